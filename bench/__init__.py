@@ -1,0 +1,1 @@
+"""Side-by-side measurements: each module here whose ``main()`` prints its table or returns it."""

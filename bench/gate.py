@@ -1,0 +1,167 @@
+"""What the gate costs: microseconds a call with and without rules, reservations a second."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from statistics import median
+
+from trunkline.clock import monotonic_ns, new_id, now_ns
+from trunkline.core.budgets import MILLION, Action, Budget, Step
+from trunkline.core.limits import Limit, Rate
+from trunkline.core.models import Attempt, Charge, Identity, Modality, Quality, Usage
+from trunkline.core.ports import Ask
+from trunkline.core.scopes import Dimension, Scope, Unit
+from trunkline.core.windows import Kind, Window
+from trunkline.runtime.gate import Gate
+from trunkline.runtime.gate_keeper import Keeper
+from trunkline.runtime.gate_purse import Purse
+from trunkline.runtime.gate_rules import Rule
+from trunkline.runtime.meter import Metered
+from trunkline.store.gates import SQLiteGateStore
+from trunkline.store.journal import Journal
+
+TIMES = 10_000
+PROCESSES = 4
+SECONDS = 3.0
+MUCH = 10**15
+STEPS = (Step(800_000, Action.WARN), Step(MILLION, Action.BLOCK))
+RULES: list[Budget | Limit] = [
+    Budget("org", Scope(), Window(Kind.MONTH, "Europe/Berlin"), Unit.USD, MUCH, STEPS),
+    Budget("each", Scope(((Dimension.AGENT, "*"),)), Window(Kind.DAY), Unit.TOKENS, MUCH, STEPS),
+    Limit("at-once", Scope(), Unit.STREAMS, 1000),
+    Limit("often", Scope(), Unit.REQUESTS, 10**9, Rate(10**9, 1_000_000_000, 10**9)),
+]
+USAGE = Usage(tokens_in=1000, tokens_out=200)
+
+
+def main() -> None:
+    """Measure in a fresh directory and print a small table."""
+    print("| gate | measured | wanted |")
+    print("|---|---:|---:|")
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        bare = Gate(Journal(directory / "bare"), price, lambda _: None)
+        ruled = gate(directory / "ruled")
+        nothing, added = asyncio.run(reserving(bare)), asyncio.run(reserving(ruled))
+        without, with_rules = asyncio.run(calls(bare)), asyncio.run(calls(ruled))
+        ruled.close()
+        row("`reserve` without rules", f"{nothing:.2f} us", "< 2 us")
+        row("`reserve` under two budgets and two limits", f"{added:.1f} us", "")
+        row("a call's gate and meter, without rules", f"{without:.1f} us", "")
+        row("what they add to a call", f"{with_rules - without:.1f} us", "< 30 us")
+        row("`take` of the store, one process", f"{taking(directory / 'store'):.0f} us", "")
+        row(
+            f"reservations of {PROCESSES} processes",
+            f"{together(directory / 'together'):,.0f} /s",
+            "> 5,000 /s",
+        )
+
+
+def row(*cells: str) -> None:
+    print(f"| {' | '.join(cells)} |")
+
+
+def price(attempt: Attempt) -> Charge | None:
+    return Charge(attempt.usage.tokens_in, "1", "bench")
+
+
+def gate(directory: Path) -> Gate:
+    purse = Purse([Rule.made(rule) for rule in RULES], SQLiteGateStore(directory), price, print)
+    return Gate(Journal(directory), price, lambda _: None, Keeper(purse, lambda: 0))
+
+
+def an_attempt() -> Attempt:
+    who = Identity(call="call", agent="ann", room="room")
+    return Attempt(new_id(), who, Modality.LLM, "p", "m", "c", now_ns())
+
+
+async def timed(one: Callable[[Attempt], Awaitable[None]]) -> float:
+    """Microseconds of this thread's CPU time for ``one``, the median of rounds."""
+    rounds = []
+    for _ in range(20):
+        attempts = [an_attempt() for _ in range(TIMES // 20)]
+        started = time.thread_time_ns()
+        for attempt in attempts:
+            await one(attempt)
+        rounds.append((time.thread_time_ns() - started) / len(attempts) / 1000)
+        await asyncio.sleep(0.01)
+    return median(rounds)
+
+
+async def reserving(gate: Gate) -> float:
+    """``reserve`` alone; what it reserves is settled between the rounds."""
+    rounds = []
+    for _ in range(200):
+        attempts = [an_attempt() for _ in range(10)]
+        started = time.thread_time_ns()
+        for attempt in attempts:
+            await gate.reserve(attempt, lambda: USAGE)
+        rounds.append((time.thread_time_ns() - started) / len(attempts) / 1000)
+        for attempt in attempts:
+            gate.settle(attempt, Metered(USAGE, Quality.EXACT))
+    return median(rounds)
+
+
+async def calls(gate: Gate) -> float:
+    """``reserve`` and ``settle`` of a call, with the journal's write."""
+
+    async def one(attempt: Attempt) -> None:
+        await gate.reserve(attempt, lambda: USAGE)
+        gate.settle(attempt, Metered(USAGE, Quality.EXACT))
+
+    return await timed(one)
+
+
+def taking(directory: Path) -> float:
+    """One transaction of the store, which is what is asked when a slice is used up."""
+    store = SQLiteGateStore(directory)
+    took = []
+    for _ in range(1000):
+        started = monotonic_ns()
+        store.take([Ask("pool", 0, 0, 1, MUCH, share=MILLION)])
+        took.append((monotonic_ns() - started) / 1000)
+    store.close()
+    return median(took)
+
+
+OTHER = """
+    import asyncio, sys, time
+    from pathlib import Path
+    from bench.gate import USAGE, an_attempt, gate
+    from trunkline.core.models import Quality
+    from trunkline.runtime.meter import Metered
+
+    async def main() -> None:
+        one, until, count = gate(Path(sys.argv[1])), time.monotonic() + float(sys.argv[2]), 0
+        while time.monotonic() < until:
+            attempt = an_attempt()
+            await one.reserve(attempt, lambda: USAGE)
+            one.settle(attempt, Metered(USAGE, Quality.EXACT))
+            count += 1
+            if count % 100 == 0:
+                await asyncio.sleep(0)
+        one.close()
+        print(count)
+
+    asyncio.run(main())
+"""
+
+
+def together(directory: Path) -> float:
+    """Reserve and settle in some processes at once, on the same budgets and limits."""
+    command = [sys.executable, "-c", textwrap.dedent(OTHER), str(directory), str(SECONDS)]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(PROCESSES)
+    ]
+    return sum(int(one.communicate(timeout=60)[0]) for one in started) / SECONDS
+
+
+if __name__ == "__main__":
+    main()

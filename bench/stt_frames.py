@@ -1,0 +1,114 @@
+"""What a frame costs on its way to a recogniser: our stream beside the bare plugin's.
+
+Both hand 20 ms frames, of speech and of silence, to the same plugin, whose stream drops them. The
+difference is ours: loudness, the buffer, what is owed.
+
+    python -m bench stt_frames
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+from livekit import rtc
+from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, stt
+
+from trunkline.core.models import Candidate, Deadlines, Identity, ModelRef, Plan, Settlement
+from trunkline.runtime.attempt import Engine
+from trunkline.runtime.gate import Gate
+from trunkline.runtime.health import HealthBook
+from trunkline.runtime.loud_vad import LoudVAD
+from trunkline.runtime.stt import STT
+
+RATE = 16000
+FRAMES = 500
+"""Ten seconds of frames between two chances for the plugin to take them."""
+ROUNDS = 40
+BUDGET_US = 10.0
+
+
+class _Nowhere:
+    def append(self, record: Settlement | Any) -> None: ...
+
+
+class Deaf(stt.STT[Any]):
+    """A plugin whose stream takes audio and answers nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=True))
+
+    async def _recognize_impl(self, *_: Any, **__: Any) -> stt.SpeechEvent:
+        raise NotImplementedError
+
+    def stream(
+        self, *, language: Any = None, conn_options: Any = DEFAULT_API_CONNECT_OPTIONS
+    ) -> stt.RecognizeStream:
+        return _DeafStream(stt=self, conn_options=conn_options)
+
+
+class _DeafStream(stt.RecognizeStream):
+    async def _run(self) -> None:
+        async for _ in self._input_ch:
+            pass
+
+
+def frames(peak: int) -> list[rtc.AudioFrame]:
+    """Noise of at most ``peak``."""
+    samples = RATE // 50
+    noise = np.random.default_rng(1).integers(-peak, peak + 1, samples * FRAMES).astype("<i2")
+    pieces = noise.reshape(FRAMES, samples)
+    return [rtc.AudioFrame(piece.tobytes(), RATE, 1, samples) for piece in pieces]
+
+
+async def cost(stream: stt.RecognizeStream, audio: list[rtc.AudioFrame]) -> float:
+    """Microseconds that ``push_frame`` takes: the best round, the one with the least other load."""
+    best = float("inf")
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        for frame in audio:
+            stream.push_frame(frame)
+        best = min(best, time.perf_counter() - begun)
+        await asyncio.sleep(0.01)
+    return best / len(audio) * 1e6
+
+
+async def measure() -> dict[str, tuple[float, float]]:
+    """(bare plugin, ours) in microseconds a frame, by kind of audio."""
+
+    async def closing() -> None: ...
+
+    engine = Engine(Gate(_Nowhere(), lambda _: None, lambda _: None), HealthBook(), lambda _: None)
+    plan = Plan((Candidate(ModelRef("deaf", "any"), "deaf", live=Deaf()),), Deadlines(idle=3600.0))
+    found: dict[str, tuple[float, float]] = {}
+    for kind, peak in (("silence", 100), ("speech", 8000)):
+        audio = frames(peak)
+        ours = STT(
+            engine,
+            plan,
+            lambda: Identity(call="bench"),
+            sample_rate=None,
+            vad=LoudVAD(),
+            closing=closing,
+        )
+        async with Deaf().stream() as bare, ours.stream() as wrapped:
+            wrapped.push_frame(audio[0])
+            await asyncio.sleep(0.05)
+            found[kind] = await cost(bare, audio), await cost(wrapped, audio)
+        await ours.aclose()
+    return found
+
+
+def main() -> str:
+    """The table; ends with status 1 when a frame costs more than the budget."""
+    lines, slow = [], False
+    for kind, (bare, ours) in asyncio.run(measure()).items():
+        added = ours - bare
+        slow = slow or added > BUDGET_US
+        lines.append(f"{kind:<8} bare {bare:5.1f} us  ours {ours:5.1f} us  added {added:5.1f} us")
+    table = "\n".join(lines)
+    if slow:
+        raise SystemExit(f"{table}\na frame costs over {BUDGET_US:g} us")
+    return table

@@ -1,0 +1,41 @@
+"""Every provider as data, and the registry that builds its plugin when it is first needed."""
+
+from ..core.quirks import ChatQuirks, ParameterRule
+from .installed import GROUP
+from .model import Credential, Plugin, Provider, Wire
+from .providers import LOCAL, PREFERRED, PROVIDERS
+from .registry import (
+    build,
+    canonical,
+    chat_options,
+    forget_environment,
+    in_use,
+    is_provider,
+    names,
+    preferred,
+    provider,
+    served_by,
+)
+
+__all__ = [
+    "GROUP",
+    "LOCAL",
+    "PREFERRED",
+    "PROVIDERS",
+    "ChatQuirks",
+    "Credential",
+    "ParameterRule",
+    "Plugin",
+    "Provider",
+    "Wire",
+    "build",
+    "canonical",
+    "chat_options",
+    "forget_environment",
+    "in_use",
+    "is_provider",
+    "names",
+    "preferred",
+    "provider",
+    "served_by",
+]

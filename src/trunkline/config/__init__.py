@@ -1,0 +1,31 @@
+"""trunkline.yaml as frozen settings, and from names to plans. Reads no environment of its own."""
+
+from .environment import defaults
+from .parse import load
+from .resolve import candidate, connection_for, resolve
+from .settings import (
+    Connection,
+    GatewaySettings,
+    ModelChoice,
+    Route,
+    Secret,
+    Settings,
+    Stack,
+    after_output_of,
+)
+
+__all__ = [
+    "Connection",
+    "GatewaySettings",
+    "ModelChoice",
+    "Route",
+    "Secret",
+    "Settings",
+    "Stack",
+    "after_output_of",
+    "candidate",
+    "connection_for",
+    "defaults",
+    "load",
+    "resolve",
+]

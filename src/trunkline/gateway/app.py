@@ -1,0 +1,125 @@
+"""The ASGI application: from a path to its door, and from whatever goes wrong to one answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from ..clock import new_id
+from ..compose import Trunkline
+from ..core.models import Candidate, Identity, Modality, Plan
+from ..errors import TrunklineError
+from . import chat, models
+from .exchange import ClientGone, Exchange, Receive, Scope, Send
+from .refusal import Refusal, log_refusal, refusal_of
+from .switchboard import Switchboard
+from .websocket import GOING_AWAY, Socket
+
+logger = logging.getLogger("trunkline")
+
+HttpDoor = Callable[[Switchboard, Exchange], Awaitable[None]]
+SocketDoor = Callable[[Switchboard, Socket], Awaitable[None]]
+
+
+async def _health(house: Switchboard, exchange: Exchange) -> None:
+    """Answer a load balancer: 200, or 503 as soon as this process takes no more."""
+    status, word = (503, b"draining") if house.draining.is_set() else (200, b"ok")
+    await exchange.answer(status, b'{"status":"%b"}' % word)
+
+
+OPEN: Mapping[str, tuple[str, HttpDoor]] = {"/healthz": ("GET", _health)}
+"""What anybody may ask."""
+
+HTTP: Mapping[str, tuple[str, HttpDoor]] = {
+    "/v1/chat/completions": ("POST", chat.complete),
+    "/v1/models": ("GET", models.listed),
+}
+"""Doors by path, each with its method. A path with a prefix of one of PREFIXES counts as that."""
+
+PREFIXES = ("/v1/models",)
+
+SOCKETS: Mapping[str, SocketDoor] = {}
+"""Doors for WebSockets by path. A door accepts or refuses the upgrade itself.
+
+``/v1/eot`` and ``/v1/bargein`` have none on purpose: at 404 an agent goes on with what it has.
+"""
+
+MODALITIES = (Modality.LLM,)
+"""What the doors serve, hence whose plugins are loaded before the first call."""
+
+
+class Gateway:
+    """The application. One a process and event loop; ``house`` is what its doors share.
+
+    ``host`` is where it listens. Raises UsageError when others could come in with known secrets.
+    """
+
+    def __init__(self, trunkline: Trunkline, host: str = "127.0.0.1") -> None:
+        self.house = Switchboard(trunkline, host)
+        self.house.plans.probes[Modality.LLM] = self._probe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            with self.house.working():
+                await self._http(Exchange(scope, receive, send))
+        elif scope["type"] == "websocket":
+            with self.house.working():
+                await self._socket(Socket(scope, receive, send))
+
+    async def _http(self, exchange: Exchange) -> None:
+        try:
+            await self._open_door(exchange)
+        except ClientGone:
+            return
+        except (Refusal, TrunklineError) as error:
+            refusal = error if isinstance(error, Refusal) else refusal_of(error)
+            log_refusal(exchange.id, refusal)
+        except Exception:  # the last boundary: one request must not take others with it
+            logger.exception("request %s failed", exchange.id)
+            refusal = Refusal(500, "the gateway failed; its log knows the request by its id")
+        else:
+            return
+        if not exchange.started:  # else it stays without its end: the client sees it cut
+            try:
+                await exchange.refuse(refusal)
+            except ClientGone:
+                return
+
+    async def _open_door(self, exchange: Exchange) -> None:
+        path = exchange.path
+        prefix = next((p for p in PREFIXES if path.startswith(f"{p}/")), path)
+        method, door = OPEN.get(path) or HTTP.get(prefix) or ("", None)
+        if door is None:
+            raise Refusal(404, "nothing is served under this path", code="not_found")
+        if path not in OPEN:
+            exchange.principal = self.house.keyring.admit(exchange.headers)
+        if exchange.method != method and not (method == "GET" and exchange.method == "HEAD"):
+            told = f"this path takes {method} only"
+            raise Refusal(405, told, headers=((b"allow", method.encode()),))
+        await door(self.house, exchange)
+
+    async def _socket(self, socket: Socket) -> None:
+        try:
+            door = SOCKETS.get(socket.path)
+            if door is None:
+                raise Refusal(404, "nothing is served under this path", code="not_found")
+            socket.principal = self.house.keyring.admit(socket.headers)
+            await door(self.house, socket)
+        except ClientGone:
+            return
+        except (Refusal, TrunklineError) as error:
+            refusal = error if isinstance(error, Refusal) else refusal_of(error)
+            log_refusal(socket.id, refusal)
+            if not socket.accepted:
+                await socket.refuse(refusal)
+        except Exception:  # the last boundary: one socket must not take others with it
+            logger.exception("socket %s failed", socket.id)
+            if not socket.accepted:
+                await socket.refuse(Refusal(500, "the gateway failed; its log knows the id"))
+        await socket.close(GOING_AWAY)
+
+    async def _probe(self, candidate: Candidate, plan: Plan) -> None:
+        trunkline = self.house.trunkline
+        settings = trunkline.settings
+        identity = Identity(call=new_id(), org=settings.org, project=settings.project)
+        await chat.probe(trunkline.engine, candidate, plan, identity)

@@ -1,0 +1,86 @@
+"""``POST /v1/chat/completions``: LiveKit Inference's language models, and OpenAI's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..compose import Wanted
+from ..core.models import Candidate, Identity, Modality, Plan, Purpose
+from ..errors import AllCandidatesFailed, Refused, TrunklineError
+from ..runtime.attempt import Engine
+from ..runtime.chat import ChatDelta
+from .chat_answer import StreamedAnswer, WholeAnswer
+from .chat_line import ChatLine
+from .chat_request import BODY_LIMIT, Asked, read
+from .exchange import Exchange
+from .identity import identity_of
+from .plans import Ask
+from .refusal import log_refusal, refusal_of
+from .switchboard import Switchboard
+
+
+async def complete(house: Switchboard, exchange: Exchange) -> None:
+    """Answer a chat by the plan that its model stands for."""
+    headers = exchange.headers
+    asked = read(await exchange.body(BODY_LIMIT), headers.get("x-livekit-inference-priority", ""))
+    provider = headers.get("x-livekit-inference-provider", "")
+    identity = identity_of(headers, house.trunkline.settings, exchange.id, exchange.principal)
+    kind = StreamedAnswer if asked.stream else WholeAnswer
+    answer = kind(exchange, wants_usage=asked.wants_usage or not asked.stream)
+    keep_alive = answer.keep_alive if isinstance(answer, StreamedAnswer) else None
+    with house.plans.lease(Ask(Modality.LLM, Wanted(asked.model), provider=provider)) as plan:
+        async with exchange.attended(keep_alive):
+            await _serve(house.trunkline.engine, plan, asked, identity, answer)
+
+
+async def _serve(
+    engine: Engine,
+    plan: Plan,
+    asked: Asked,
+    identity: Identity,
+    answer: StreamedAnswer | WholeAnswer,
+) -> None:
+    line = ChatLine(plan, asked, answer)
+    try:
+        await engine.run(line, plan, identity)
+    except TrunklineError as error:
+        instead = _instead(error, plan)
+        if instead and not line.has_begun:
+            await answer.say(*instead)
+        elif isinstance(answer, StreamedAnswer) and answer.exchange.started:
+            log_refusal(answer.exchange.id, refusal := refusal_of(error))
+            await answer.fail(refusal)
+        else:
+            raise
+    else:
+        await answer.end()
+
+
+def _instead(error: TrunklineError, plan: Plan) -> tuple[str, str] | None:
+    """What the caller hears in the place of an answer, by the settings: an id and a sentence."""
+    if isinstance(error, AllCandidatesFailed) and plan.apology:
+        return "apology", plan.apology
+    if isinstance(error, Refused) and error.notice:
+        return "notice", error.notice
+    return None
+
+
+_PING = Asked([{"role": "user", "content": "ping"}], params={"max_completion_tokens": 16})
+"""Reasoning models refuse a smaller limit than this."""
+
+
+class _Dropped:
+    """Where the answer to a probe goes."""
+
+    whole = True
+    last_write = 0.0
+
+    def begin(self, candidate: Candidate) -> None: ...
+    def put(self, delta: ChatDelta) -> None: ...
+    async def flush(self) -> None: ...
+
+
+async def probe(engine: Engine, candidate: Candidate, plan: Plan, identity: Identity) -> None:
+    """Ask ``candidate`` next to nothing; its outcome is recorded. Raises the attempt's error."""
+    single = replace(plan, candidates=(candidate,), retries=0)
+    await engine.run(ChatLine(single, _PING, _Dropped()), single, identity, purpose=Purpose.PROBE)

@@ -1,0 +1,131 @@
+"""A chat's side of the loop, for whoever asks in OpenAI's format. Imports no livekit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, Self
+
+from .. import catalog
+from ..core.models import Candidate, Plan
+from ..runtime.chat import ChatDelta, ChatRequest
+from ..runtime.line import ProviderStream
+from ..runtime.text_line import TextLine
+from ..runtime.wire_llm import WireLLM
+from .chat_request import Asked
+
+
+class Sink(Protocol):
+    """Where an answer goes.
+
+    ``whole`` says that it leaves in one piece at its end, so that any of it can be forgotten. What
+    is no content may be forgotten in every case: a thought, a part of a tool call.
+    """
+
+    whole: bool
+
+    @property
+    def last_write(self) -> float:
+        """The loop time of the last write; now, as long as the client takes none."""
+
+    def begin(self, candidate: Candidate) -> None:
+        """Forget what can be forgotten; ``candidate`` answers from here."""
+
+    def put(self, delta: ChatDelta) -> None:
+        """Take the next piece, which may wait for the next content."""
+
+    async def flush(self) -> None:
+        """Send what is ready; waits while the client takes none."""
+
+
+class ChatLine(TextLine):
+    """A chat whose messages are OpenAI's own, and whose answer leaves as it comes."""
+
+    def __init__(self, plan: Plan, asked: Asked, sink: Sink) -> None:
+        super().__init__(plan)
+        self._asked = asked
+        self._sink = sink
+
+    @property
+    def has_begun(self) -> bool:
+        return not self._sink.whole and super().has_begun
+
+    def ask(self, candidate: Candidate, continued: str) -> ProviderStream[ChatDelta]:
+        self._sink.begin(candidate)
+        if self._sink.whole:
+            self._said, self._called, continued = "", False, ""
+        messages = self._asked.messages
+        if continued:
+            messages = [*messages, {"role": "assistant", "content": continued}]
+        params = {**self._asked.params, **_tier(candidate, self._asked), **candidate.options}
+        request = ChatRequest(messages, self._asked.tools, params)
+        if isinstance(candidate.live, WireLLM):
+            stream = candidate.live.stream(
+                candidate.ref.model,
+                request,
+                connect_timeout=self._plan.deadlines.connect,
+                verbatim=True,
+            )
+            return _Flushing(stream, self._sink, lambda: stream.is_ready)
+        from .chat_plugin import ask_plugin  # with livekit, which no other chat needs
+
+        total = self._plan.deadlines.total
+        return _Flushing(ask_plugin(candidate.live, request, total), self._sink, lambda: False)
+
+    def send(self, delta: ChatDelta) -> None:
+        self._sink.put(delta)
+
+    def owed_since(self) -> float:
+        return max(self._opened, self._sink.last_write)
+
+    def may_continue(self, plan: Plan) -> bool:
+        return self._sink.whole or super().may_continue(plan)
+
+    def parameters(self) -> Mapping[str, Any]:
+        return self._asked.params
+
+    def prompt_characters(self) -> int:
+        return sum(map(_characters, self._asked.messages))
+
+
+class _Flushing:
+    """A provider's stream that lets the client take what there is before it waits for more."""
+
+    __slots__ = ("_is_ready", "_sink", "_stream", "close")
+
+    def __init__(
+        self, stream: ProviderStream[ChatDelta], sink: Sink, is_ready: Callable[[], bool]
+    ) -> None:
+        self._stream = stream
+        self._sink = sink
+        self._is_ready = is_ready
+        self.close = stream.close
+
+    @property
+    def request_id(self) -> str:
+        return self._stream.request_id
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ChatDelta:
+        if not self._is_ready():
+            await self._sink.flush()
+        return await self._stream.__anext__()
+
+
+def _tier(candidate: Candidate, asked: Asked) -> dict[str, Any]:
+    """What the provider calls the class that was asked for; one without tiers has one speed."""
+    row = catalog.in_use(candidate.ref.provider)
+    how = row.llm if row is not None else None
+    tier = how.service_tiers.get(asked.inference_class) if isinstance(how, catalog.Wire) else None
+    return {"service_tier": tier} if tier else {}
+
+
+def _characters(message: dict[str, Any]) -> int:
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    for call in message.get("tool_calls") or ():
+        function = call.get("function")
+        texts += function.values() if isinstance(function, dict) else ()
+    return sum(len(text) for text in texts if isinstance(text, str))

@@ -1,0 +1,93 @@
+"""The body of ``POST /v1/chat/completions``: what is checked, and what is handed on as it is.
+
+https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import msgspec
+
+from ..runtime.wire_request import BESIDE_THE_BODY
+from .refusal import Refusal
+
+BODY_LIMIT = 16 << 20
+"""Bytes of a request: a long conversation with a few pictures in it."""
+
+AUTO = "auto"
+_NOT_GIVEN = frozenset({"", "NOT_GIVEN", AUTO})
+"""What LiveKit's clients send when nobody named a model."""
+
+_OURS = frozenset({"model", "messages", "tools", "stream", "stream_options"})
+_CLASSES = frozenset({"priority", "standard", "low"})
+
+
+class _Message(msgspec.Struct):
+    role: str
+    tool_calls: list[dict[str, Any]] | None = None
+
+
+class _Tool(msgspec.Struct):
+    function: dict[str, Any] | None = None
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Known(msgspec.Struct):
+    """The fields whose shape we depend on; the provider judges the others."""
+
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
+    model: str | None = None
+    tools: list[_Tool] | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A chat as a client asks for it. ``params`` are all further fields, by their OpenAI names.
+
+    ``inference_class`` is LiveKit's scheduling class, empty for none.
+    """
+
+    messages: list[dict[str, Any]]
+    model: str = AUTO
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    params: dict[str, Any] = field(default_factory=dict)
+    stream: bool = False
+    wants_usage: bool = False
+    inference_class: str = ""
+
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def read(body: bytes, inference_class: str = "") -> Asked:
+    """Read a request. Raises Refusal (400) naming the field; it quotes nothing of the talk."""
+    try:
+        data = _decode(body)
+        known = msgspec.convert(data, _Known)
+    except msgspec.ValidationError as error:
+        told, _, path = str(error).partition(" - at ")
+        name = path.strip("`").removeprefix("$").removeprefix(".")
+        raise Refusal(400, f"{name or 'the body'}: {told}", param=name or None) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refusal(400, "the body is not JSON", code="invalid_json") from None
+    for name in BESIDE_THE_BODY:
+        if name in data:
+            told = f"{name} is a way of the openai package to add to a request, no field of one"
+            raise Refusal(400, told, param=name)
+    options = known.stream_options
+    return Asked(
+        messages=data["messages"],
+        model=AUTO if known.model in _NOT_GIVEN else known.model or AUTO,
+        tools=data.get("tools") or [],
+        params={name: value for name, value in data.items() if name not in _OURS},
+        stream=known.stream or False,
+        wants_usage=bool(options and options.include_usage),
+        inference_class=inference_class if inference_class in _CLASSES else "",
+    )

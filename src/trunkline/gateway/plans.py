@@ -1,0 +1,162 @@
+"""Built plans by what was asked for: made when first asked, shared by all, renewed by a reload."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from ..compose import Trunkline, Wanted
+from ..core.models import Candidate, Modality, Plan
+from ..errors import UnknownModel, UsageError
+from ..runtime.prober import Prober
+
+logger = logging.getLogger("trunkline")
+
+_KEPT = 256
+"""Plans kept at once: clients choose names, and each may hold connections."""
+
+_LONGEST_NAME = 200
+_BARRED = frozenset("\\%?#")
+
+Probe = Callable[[Candidate, Plan], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a client asks a modality for. ``sample_rate`` is for the voices that take one.
+
+    ``provider`` names who must serve: of a route's candidates those it serves, else the provider
+    in whose name the model is asked.
+    """
+
+    modality: Modality
+    wanted: Wanted
+    fallback: tuple[Wanted, ...] = ()
+    provider: str = ""
+    sample_rate: int | None = None
+
+    @property
+    def key(self) -> bytes:
+        return msgspec.json.encode(self)
+
+
+@dataclass
+class _Built:
+    ask: Ask
+    plan: Plan
+    closing: Callable[[], Awaitable[None]]
+    prober: Prober | None
+    users: int = 0
+    retired: bool = False
+
+
+@dataclass
+class Plans:
+    """The plans of this process. ``probes`` is how each modality finds out that one is well."""
+
+    trunkline: Trunkline
+    probes: dict[Modality, Probe] = field(default_factory=dict)
+    _built: dict[bytes, _Built] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def lease(self, ask: Ask) -> Iterator[Plan]:
+        """The plan for ``ask``, which stays open for as long as the block needs it.
+
+        Lease anew for each request or utterance: so an operator's change reaches running calls.
+        Raises UsageError when nothing here serves what is asked.
+        """
+        built = self._find(ask)
+        built.users += 1
+        try:
+            if built.prober is not None:
+                built.prober.look(built.plan)
+            yield built.plan
+        finally:
+            built.users -= 1
+            self._close_if_done(built)
+
+    @property
+    def in_use(self) -> int:
+        """How many leases there are."""
+        return sum(built.users for built in self._built.values())
+
+    def renew(self) -> None:
+        """Make every plan anew from the settings as they are now.
+
+        The new ones are built before the old ones close, so what both use stays connected.
+        """
+        before, self._built = self._built, {}
+        for built in before.values():
+            with contextlib.suppress(UsageError):  # whoever asks for it again is told
+                self._find(built.ask)
+        for built in before.values():
+            self._retire(built)
+
+    async def aclose(self) -> None:
+        """Close what no request uses, bounded in time by the engine."""
+        before, self._built = self._built, {}
+        for built in before.values():
+            self._retire(built)
+        await self.trunkline.engine.settled()
+
+    def _find(self, ask: Ask) -> _Built:
+        key = ask.key
+        built = self._built.pop(key, None) or self._build(ask)
+        self._built[key] = built  # the last one asked for is the last one to be forgotten
+        if len(self._built) > _KEPT:
+            self._retire(self._built.pop(next(iter(self._built))))
+        return built
+
+    def _build(self, ask: Ask) -> _Built:
+        for wanted in (ask.wanted, *ask.fallback):
+            check_name(wanted.name)
+        plan = self._plan(ask)
+        plan, closing = self.trunkline.build(ask.modality, plan, None, ask.sample_rate)
+        probe = self.probes.get(ask.modality)
+        prober = Prober(self.trunkline.engine, probe) if probe else None
+        return _Built(ask, plan, closing, prober)
+
+    def _plan(self, ask: Ask) -> Plan:
+        settings, name, provider = self.trunkline.settings, ask.wanted.name, ask.provider
+        if not provider:
+            return self.trunkline.plan(ask.modality, ask.wanted, ask.fallback)
+        check_name(provider)
+        if name in settings.routes or name in settings.stacks or name == "auto":
+            plan = self.trunkline.plan(ask.modality, ask.wanted, ask.fallback)
+            own = tuple(c for c in plan.candidates if provider in (c.ref.provider, c.connection))
+            if not own:
+                raise UnknownModel(f'provider "{provider}" serves no candidate of "{name}"')
+            return replace(plan, candidates=own)
+        if name.partition("/")[0] != provider:
+            name = f"{provider}/{name}"
+        return self.trunkline.plan(ask.modality, replace(ask.wanted, name=name), ask.fallback)
+
+    def _retire(self, built: _Built) -> None:
+        built.retired = True
+        self._close_if_done(built)
+
+    def _close_if_done(self, built: _Built) -> None:
+        if built.retired and not built.users:
+
+            async def close() -> None:
+                if built.prober is not None:
+                    await built.prober.aclose()
+                await built.closing()
+
+            self.trunkline.engine.retire(built.plan, close)
+
+
+def check_name(name: str) -> None:
+    """Refuse what no model is called and some provider's URL might obey. Raises UnknownModel."""
+    parts = name.split("/")
+    if (
+        len(name) > _LONGEST_NAME
+        or not name.isprintable()
+        or _BARRED.intersection(name)
+        or any(part in ("", ".", "..") or part != part.strip() for part in parts)
+    ):
+        raise UnknownModel(f"model {name[:_LONGEST_NAME]!r} is not of the form provider/model")

@@ -1,0 +1,99 @@
+"""What every door of the gateway shares: settings, keys, plans, and the state of the house."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+from collections.abc import Iterator
+
+from .. import catalog
+from ..compose import Trunkline
+from ..core.models import Modality
+from ..errors import ConfigError, UsageError
+from .auth import Keyring, check_secrets
+from .plans import Plans
+
+logger = logging.getLogger("trunkline")
+
+
+class Switchboard:
+    """One a process. ``draining`` is set when it is to end: a socket ends at its next boundary."""
+
+    def __init__(self, trunkline: Trunkline, host: str) -> None:
+        check_secrets(trunkline.settings.gateway, host)
+        self.trunkline = trunkline
+        self._host = host
+        self.plans = Plans(trunkline)
+        self.keyring = Keyring(trunkline.settings.gateway)
+        self.draining = asyncio.Event()
+        self._working = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Count a request or a socket as something that a drain waits for."""
+        self._working += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._working -= 1
+            if not self._working:
+                self._idle.set()
+
+    def preload(self, modalities: tuple[Modality, ...]) -> None:
+        """Import the plugins of the providers that are configured, before the first call.
+
+        What the embedded engines need is imported by whoever uses them: every settings file has
+        them, and few gateways serve them.
+        """
+        targets = set()
+        for connection in self.trunkline.settings.connections.values():
+            row = catalog.provider(connection.provider)
+            for modality in modalities if not row.local else ():
+                how = getattr(row, modality.value)
+                if isinstance(how, catalog.Plugin):
+                    targets.add(how.target.partition(":")[0])
+        for module in sorted(targets):
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                logger.warning("%s cannot be loaded, its models are refused: %s", module, error)
+
+    def reload(self) -> None:
+        """Read the settings again; what runs ends as it began. With mistakes nothing changes."""
+        before = self.trunkline.settings
+        try:
+            self.trunkline.reload()
+            check_secrets(self.trunkline.settings.gateway, self._host)
+        except UsageError as error:
+            self.trunkline.settings = before
+            for problem in error.problems if isinstance(error, ConfigError) else [str(error)]:
+                logger.error("the settings were not reloaded: %s", problem)
+            return
+        after = self.trunkline.settings
+        self.keyring = Keyring(after.gateway)
+        self.plans.renew()
+        fixed = {
+            "gateway.host": (before.gateway.host, after.gateway.host),
+            "gateway.port": (before.gateway.port, after.gateway.port),
+            "state": (before.state_dir, after.state_dir),
+            "budgets": (before.budgets, after.budgets),
+            "limits": (before.limits, after.limits),
+        }
+        if late := [name for name, (was, is_now) in fixed.items() if was != is_now]:
+            logger.warning("with the next start only: %s", ", ".join(late))
+        logger.info("the settings were reloaded")
+
+    async def drain(self, seconds: float) -> bool:
+        """Have every door end at its next boundary; False when ``seconds`` were not enough."""
+        self.draining.set()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True

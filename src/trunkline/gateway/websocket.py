@@ -1,0 +1,85 @@
+"""One WebSocket in raw ASGI: a real status for a refusal, back-pressure, silence after the end.
+
+https://asgi.readthedocs.io/en/latest/specs/www.html#websocket
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..clock import new_id
+from .auth import Principal
+from .exchange import JSON, STALL_SECONDS, ClientGone, Receive, Scope, Send, clean_path
+from .exchange import decoded_headers as headers_of
+from .refusal import Refusal
+
+NORMAL, GOING_AWAY, TRY_AGAIN = 1000, 1001, 1013
+"""Close codes of RFC 6455, section 7.4. No client looks at them; people who debug do."""
+
+
+class Socket:
+    """A WebSocket with an id of its own. Once it is closed from either side nothing is sent.
+
+    A frame that arrives after the client shut its side down ends the process of a client on
+    Node 20, so ``send`` after an end is silent, not an error.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.id = new_id()
+        self.path = clean_path(scope["path"])
+        self.headers = headers_of(scope)
+        self.query: bytes = scope["query_string"]
+        self.principal = Principal("")
+        self.accepted = False
+        self.is_over = False
+        self._receive = receive
+        self._send = send
+
+    async def accept(self) -> None:
+        """Answer the upgrade. Until then a refusal is a status, and only 4xx there is final."""
+        message = await self._receive()
+        if message["type"] != "websocket.connect":
+            raise ClientGone
+        self.accepted = True
+        own = [(b"x-request-id", self.id.encode())]
+        await self._send({"type": "websocket.accept", "headers": own})
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """Answer the upgrade with a status and the JSON of an error."""
+        self.is_over = True
+        own = [(b"content-type", JSON), (b"x-request-id", self.id.encode())]
+        await self._send(
+            {
+                "type": "websocket.http.response.start",
+                "status": refusal.status,
+                "headers": [*own, *refusal.headers],
+            }
+        )
+        body = refusal.json(self.id)
+        await self._send({"type": "websocket.http.response.body", "body": body})
+
+    async def receive(self) -> str | bytes | None:
+        """The next message, text or bytes; None once the client has closed."""
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            self.is_over = True
+            return None
+        text: str | None = message.get("text")
+        return text if text is not None else bytes(message["bytes"])
+
+    async def send(self, text: str) -> None:
+        """Send a text frame; waits while the client takes none. Raises ClientGone at the stall."""
+        if self.is_over:
+            return
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                await self._send({"type": "websocket.send", "text": text})
+        except (TimeoutError, OSError):  # OSError is ASGI's word for a client that has gone
+            self.is_over = True
+            raise ClientGone from None
+
+    async def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """End it from here. Idempotent."""
+        if not self.is_over:
+            self.is_over = True
+            await self._send({"type": "websocket.close", "code": code, "reason": reason})

@@ -1,0 +1,64 @@
+"""Plugin instances that the user built, as candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from .. import catalog
+from ..core.models import AfterOutput, Candidate, Deadlines, ModelRef, Plan
+from ..errors import UsageError
+
+
+def live_plan(
+    instances: Sequence[Any],
+    kind: type,
+    *,
+    timeout: float | None,
+    retries: int,
+    retry_pause: float,
+    after_output: AfterOutput,
+) -> Plan:
+    """A plan of ``instances`` in their order. ``timeout`` is in seconds, None for our defaults.
+
+    Raises UsageError when there is none or one is not a ``kind``.
+    """
+    name = kind.__name__
+    if not instances:
+        raise UsageError(f"at least one {name} is needed")
+    for index, instance in enumerate(instances):
+        if not isinstance(instance, kind):
+            told = type(instance).__name__
+            raise UsageError(f"{name.lower()}[{index}] is a {told}: give instances of {name}")
+    if timeout is not None and not timeout > 0:
+        raise UsageError(f"timeout is {timeout}: give seconds greater than 0")
+    deadlines = Deadlines() if timeout is None else Deadlines(timeout, timeout, timeout)
+    return Plan(
+        tuple(live_candidate(instance) for instance in instances),
+        deadlines,
+        after_output,
+        retries=retries,
+        retry_pause=retry_pause,
+    )
+
+
+def live_candidate(instance: Any) -> Candidate:
+    """``instance`` as a candidate, named by the provider whose plugin it is.
+
+    It is priced as that provider is, where the catalogue knows it; health is kept per model, for
+    all instances together.
+    """
+    module = type(instance).__module__.split(".")
+    known = [part for part in module if catalog.canonical(part) in catalog.PROVIDERS]
+    provider = catalog.canonical(known[-1]) if known else type(instance).__qualname__.lower()
+    return Candidate(ModelRef(provider, str(instance.model)), connection="live", live=instance)
+
+
+def closing(instances: Sequence[Any]) -> Callable[[], Awaitable[None]]:
+    """How to close ``instances``; whoever made them gave them away."""
+
+    async def close() -> None:
+        for instance in instances:
+            await instance.aclose()
+
+    return close

@@ -1,0 +1,354 @@
+"""The only failover loop: one candidate or many, for STT, LLM and TTS alike.
+
+A ``Line`` is what the agent's side brings: the input log, what counts as content, how far the log
+is committed. A ``ProviderStream`` is opened by the line on one candidate, at the commit. The engine
+opens, relays, keeps the deadlines, settles, and goes to the next candidate from the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from ..clock import monotonic_ns, new_id, now_ns
+from ..core.events import Failover
+from ..core.models import Attempt, Candidate, Deadlines, Identity, Modality, Plan, Purpose
+from ..core.window import adaptive
+from ..errors import (
+    AllCandidatesFailed,
+    ProviderError,
+    ProviderFault,
+    RateLimited,
+    Refused,
+    Remedy,
+    RequestRejected,
+    TrunklineError,
+    UsageError,
+)
+from ..store.process import own
+from .deadline import Watch
+from .gate import Gate
+from .health import HealthBook
+from .line import Line, Out, ProviderStream
+from .meter import NOTHING
+
+logger = logging.getLogger("trunkline")
+
+_CLOSE_SECONDS = 5.0
+
+_ADAPTIVE_FACTOR = 2.0
+_ADAPTIVE_LOW = 0.5
+"""Seconds below which no adaptive deadline goes: a voice's first audio varies that much."""
+
+
+class Engine:
+    """Runs lines over plans. One per process; it keeps no state of a call."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        health: HealthBook,
+        failed_over: Callable[[Failover], None],
+        routed: Callable[[Modality, Sequence[str]], Plan | None] = lambda *_: None,
+    ) -> None:
+        self.health = health
+        self._gate = gate
+        self._failed_over = failed_over
+        self._routed = routed
+        self._begin()
+        own(self)
+
+    def _begin(self) -> None:
+        self._closing: set[asyncio.Task[None]] = set()
+        self._standing: set[asyncio.Task[None]] = set()
+        self._in_use: Counter[int] = Counter()
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def after_fork(self) -> None:
+        """The parent's streams and tasks stay with it and its event loop."""
+        self._begin()
+
+    async def run(
+        self,
+        line: Line[Out],
+        plan: Plan,
+        identity: Identity,
+        *,
+        turn: str = "",
+        purpose: Purpose = Purpose.SERVE,
+    ) -> bool:
+        """Serve ``line`` from the first candidate of ``plan`` that manages to.
+
+        Candidates that are known to be ill come last. Returns False when the line moved away
+        before its end. Raises AllCandidatesFailed when no candidate manages, the ProviderError of
+        the last attempt when output has left and the policy forbids going on, and Refused when the
+        gate says no.
+        """
+        if purpose is Purpose.SERVE:
+            plan = await self._affordable(line.modality, plan, identity)
+        causes: list[tuple[str, ProviderError]] = []
+        previous: Attempt | None = None
+        for index, candidate in enumerate(self._schedule(plan, causes)):
+            if previous is not None:
+                self._tell(previous, candidate)
+                if index >= len(plan.candidates):
+                    await asyncio.sleep(plan.retry_pause)
+            attempt = _new_attempt(line, plan, candidate, identity, turn, index, purpose)
+            try:
+                served = await self._attempt(line, plan, candidate, attempt)
+            except ProviderError as error:
+                causes.append((str(candidate), error))
+                logger.warning(
+                    "%s attempt failed: %s: %s",
+                    line.modality,
+                    candidate,
+                    error,
+                    extra={"attempt": attempt.id, "outcome": attempt.outcome},
+                )
+                if not line.may_continue(plan):
+                    raise
+                previous = attempt
+            else:
+                return served
+        raise AllCandidatesFailed(causes)
+
+    async def _affordable(self, modality: Modality, plan: Plan, identity: Identity) -> Plan:
+        """``plan``, or the cheaper one that budgets send this call to, under the same policy."""
+        routes = await self._gate.routes(identity, modality)
+        cheaper = self._routed(modality, routes) if routes else None
+        if cheaper is None or cheaper.route == plan.route:
+            return plan
+        return replace(plan, candidates=cheaper.candidates, route=cheaper.route)
+
+    def _schedule(self, plan: Plan, causes: list[tuple[str, ProviderError]]) -> Iterator[Candidate]:
+        """The healthy candidates, then the others; then the last again, as long as that can help.
+
+        With another candidate at hand, going there at once is what the caller hears least of.
+        """
+        healthy = self.health.order(plan.candidates)
+        ordered = (*healthy, *(one for one in plan.candidates if one not in healthy))
+        yield from ordered
+        for _ in range(plan.retries):
+            if causes and causes[-1][1].remedy is Remedy.RETRY:
+                yield ordered[-1]
+
+    def _tell(self, failed: Attempt, candidate: Candidate) -> None:
+        self._failed_over(
+            Failover(
+                identity=failed.identity,
+                modality=failed.modality,
+                turn=failed.turn,
+                attempt=failed.id,
+                failed=f"{failed.provider}/{failed.model}",
+                outcome=failed.outcome,
+                next=str(candidate),
+            )
+        )
+
+    async def _attempt(
+        self, line: Line[Out], plan: Plan, candidate: Candidate, attempt: Attempt
+    ) -> bool:
+        """Try one candidate to its end; False when the line moved. Raises its ProviderError."""
+        await self._gate.reserve(attempt, partial(line.estimate, candidate))
+        begun = monotonic_ns()
+        task = asyncio.current_task()
+        assert task is not None
+        deadlines = self._deadlines(plan, candidate)
+        watch = line.watch = Watch(task, deadlines, line.owed_since)
+        stream: ProviderStream[Out] | None = None
+        error: ProviderError | None = None
+        try:
+            stream = self._open(line, candidate)
+            self._gate.follow(attempt, line.metered, watch.interrupt)
+            watch.poke()
+            async for out in stream:
+                if line.deliver(out):
+                    watch.content()
+                    if attempt.first_output_after_ns is None:
+                        attempt.first_output_after_ns = monotonic_ns() - begun
+                        await asyncio.sleep(0)  # the caller waits for this: let it go out now
+            watch.stop()
+            line.finish()
+        except asyncio.CancelledError:
+            if watch.reason is None or task.uncancel() > 0:
+                attempt.outcome = "cancelled"
+                raise
+            if isinstance(watch.reason, Refused):
+                attempt.outcome = "refused"
+                raise watch.reason from None
+            if not isinstance(watch.reason, ProviderError):
+                attempt.outcome = "moved"
+                return False
+            error = watch.reason
+        except UsageError as unusable:
+            error = RequestRejected(str(unusable))
+        except ProviderError as failure:
+            error = failure
+        finally:
+            watch.stop()
+            line.watch = None
+            if error is not None and line.excuses(error):
+                error = None
+            attempt.outcome = error.outcome if error else attempt.outcome
+            attempt.duration_ns = monotonic_ns() - begun
+            self._settle(line, candidate, attempt, error, stream)
+        if error is not None:
+            raise error
+        return True
+
+    def _open(self, line: Line[Out], candidate: Candidate) -> ProviderStream[Out]:
+        try:
+            stream = line.open(candidate)
+        except TrunklineError:
+            raise
+        except Exception as error:  # a plugin's boundary: its methods raise what they like
+            raise ProviderFault(f"the provider's plugin raised {type(error).__name__}") from error
+        self._in_use[id(candidate.live)] += 1
+        return stream
+
+    def _deadlines(self, plan: Plan, candidate: Candidate) -> Deadlines:
+        fixed = plan.deadlines
+        if not fixed.adaptive or candidate is plan.candidates[-1]:
+            return fixed  # with nobody behind it, giving up early helps nobody
+        seconds = adaptive(
+            self.health.latency_p95(candidate.key),
+            fixed.first_content,
+            factor=_ADAPTIVE_FACTOR,
+            low=min(_ADAPTIVE_LOW, fixed.first_content),
+            high=fixed.first_content,
+        )
+        return replace(fixed, first_content=seconds)
+
+    def _settle(
+        self,
+        line: Line[Out],
+        candidate: Candidate,
+        attempt: Attempt,
+        error: ProviderError | None,
+        stream: ProviderStream[Out] | None,
+    ) -> None:
+        if stream is not None:
+            attempt.provider_request_id = stream.request_id
+            self._close(stream, id(candidate.live))
+        unserved = error is not None and not error.served and attempt.first_output_after_ns is None
+        self._gate.settle(attempt, NOTHING if unserved or stream is None else line.metered())
+        self.health.record(
+            candidate.key,
+            attempt.outcome,
+            blames=error is not None and error.blames,
+            started_ns=attempt.started_ns,
+            # a recogniser's first words wait for somebody to speak
+            first_output_after_ns=None
+            if attempt.modality is Modality.STT
+            else attempt.first_output_after_ns,
+            retry_after=error.retry_after if isinstance(error, RateLimited) else None,
+            purpose=attempt.purpose,
+        )
+
+    def _close(self, stream: ProviderStream[Out], live: int) -> None:
+        """Close bounded and, if it takes time, in the background: no farewell delays a caller."""
+        rest = stream.close()
+        if rest is None:
+            self._release(live)
+            return
+
+        async def close() -> None:
+            try:
+                if await _ends(rest):
+                    return
+                # A cancellation can be lost: Python 3.11's wait_for, through which plugins connect,
+                # drops one that meets its result. The stream would go on for ever.
+                again = stream.close()
+                if again is not None and not await _ends(again):
+                    logger.warning("a provider stream did not close within %g s", _CLOSE_SECONDS)
+            except Exception:  # a plugin's boundary: the attempt is settled, this changes nothing
+                logger.debug("a provider stream failed to close", exc_info=True)
+            finally:
+                self._release(live)
+
+        self._background(close())
+
+    def _release(self, live: int) -> None:
+        self._in_use[live] -= 1
+        if not self._in_use[live]:
+            del self._in_use[live]
+            for released in self._waiting:
+                if not released.done():
+                    released.set_result(None)
+            self._waiting.clear()
+
+    def retire(self, plan: Plan, closing: Callable[[], Awaitable[None]]) -> None:
+        """Close what ``plan`` was made of as soon as no attempt uses it any more."""
+        lives = {id(candidate.live) for candidate in plan.candidates}
+
+        async def retired() -> None:
+            while not lives.isdisjoint(self._in_use):
+                released = asyncio.get_running_loop().create_future()
+                self._waiting.append(released)
+                await released
+            await closing()
+
+        self._background(retired())
+
+    def _background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def stand(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run ``work`` until it ends by itself, is cancelled, or the engine closes."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._standing.add(task)
+        task.add_done_callback(self._standing.discard)
+        return task
+
+    async def settled(self) -> None:
+        """Wait, bounded, until every stream is closed and every retired plan with it."""
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=_CLOSE_SECONDS)
+
+    async def aclose(self) -> None:
+        """End what stands, then wait, bounded, for what closes."""
+        for task in self._standing:
+            task.cancel()
+        await self.settled()
+
+
+async def _ends(closing: Coroutine[None, None, None]) -> bool:
+    """Wait half of the time that closing may take; whether that was enough."""
+    try:
+        async with asyncio.timeout(_CLOSE_SECONDS / 2):
+            await closing
+    except TimeoutError:
+        return False
+    return True
+
+
+def _new_attempt(
+    line: Line[Out],
+    plan: Plan,
+    candidate: Candidate,
+    identity: Identity,
+    turn: str,
+    index: int,
+    purpose: Purpose,
+) -> Attempt:
+    return Attempt(
+        id=new_id(),
+        identity=identity,
+        modality=line.modality,
+        provider=candidate.ref.provider,
+        model=candidate.ref.model,
+        connection=candidate.connection,
+        started_ns=now_ns(),
+        turn=turn,
+        index=index,
+        purpose=purpose,
+        route=plan.route,
+        stack=plan.stack,
+        variant=plan.variant,
+    )

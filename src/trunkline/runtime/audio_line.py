@@ -1,0 +1,404 @@
+"""A recogniser's side of the loop: audio in, transcripts out, and what must be said again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from livekit import rtc
+from livekit.agents import stt
+from livekit.agents.types import NotGivenOr
+from livekit.agents.vad import VAD
+
+from ..core.models import Candidate, Deadlines, Modality, Plan, Usage
+from ..errors import (
+    ConnectFailed,
+    DeadlineExceeded,
+    EmptyOutput,
+    ProviderError,
+    ProviderFault,
+    RequestRejected,
+    StreamCut,
+    TrunklineError,
+)
+from .audio import SILENCE_PEAK, peak
+from .audio_buffer import AudioBuffer
+from .line import Line, Moved, ProviderStream
+from .livekit_recogniser import Attended, PluginRecogniser, Recogniser
+from .livekit_segments import SegmentRecogniser
+from .meter import NOTHING, Metered, audio_ns
+from .stall import WORD_NS, Debt
+from .witness import Witness
+
+_BUFFER_NS = 60_000_000_000
+"""How much audio since the last final is kept to be said again: longer than any utterance."""
+_LEAD_NS = 300_000_000
+"""How much silence before an utterance is said again with it."""
+_RESIDUE_NS = 250_000_000
+"""How late a provider may say that the last word of a final ended."""
+_PAUSE_NS = 1_000_000_000
+"""Quiet after which an utterance is over, whatever became of its end."""
+_SETTLED_SECONDS = 5.0
+"""A provider that hangs up on a silent line after this long is not ill."""
+_FAREWELL_SECONDS = 0.25
+"""What a recogniser that owes nothing may still say after the end of the input."""
+_HANGING_UP = (ConnectFailed, ProviderFault, StreamCut, RequestRejected)
+"""What the end of a connection looks like: close codes are statuses to some plugins."""
+
+_SLICE_NS = 30_000_000_000
+"""Audio that is reserved at once, again and again while the stream lasts."""
+
+_Event = stt.SpeechEventType
+_WORDS = frozenset(
+    {_Event.INTERIM_TRANSCRIPT, _Event.PREFLIGHT_TRANSCRIPT, _Event.FINAL_TRANSCRIPT}
+)
+
+
+class TranscriptSink(Protocol):
+    """Where the events go: the stream that the agent reads."""
+
+    @property
+    def start_time_offset(self) -> float: ...
+    def send(self, event: stt.SpeechEvent) -> None: ...
+
+
+class AudioLine(Line[stt.SpeechEvent]):
+    """The input log is the audio; a final transcript commits the audio up to its end.
+
+    Without an end time a final commits up to the pause that made it final. A recogniser that stays
+    silent while somebody speaks has stalled: the live path only listens for loudness, and when loud
+    audio has gone unanswered for a deadline a VAD looks at the buffer whether that was speech.
+    """
+
+    modality = Modality.STT
+
+    def __init__(
+        self,
+        sink: TranscriptSink,
+        serves: Callable[[Candidate], None],
+        language: NotGivenOr[str],
+        vad: VAD | None,
+        deadlines: Deadlines,
+    ) -> None:
+        self._sink = sink
+        self._serves = serves
+        self._language = language
+        self._vad = vad
+        self._deadlines = deadlines
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time
+        self._buffer = AudioBuffer(_BUFFER_NS, _LEAD_NS)
+        self._quiet_ns = 0
+        self._opened_ns = 0
+        self._answered_ns = 0
+        self._witness = Witness(self._buffer, vad)
+        self._opened_at: float | None = None
+        self._recogniser: Recogniser | None = None
+        self._opened: Recogniser | None = None
+        self._debt = Debt(deadlines, interim=False, turn_seconds=None)
+        self._timer: asyncio.TimerHandle | None = None
+        self._farewell: asyncio.TimerHandle | None = None
+        self._suspicion: asyncio.Task[None] | None = None
+        self._arrived = asyncio.Event()
+        self._marks = self._speaking = self._resumed = self._moving = False
+        self._ended = self._is_told = self._done = self._dismissed = False
+
+    async def has_audio(self) -> bool:
+        """Wait for audio that needs a recogniser; False when the stream has ended without more."""
+        await self._arrived.wait()
+        return self._buffer.pushed_ns > 0 and not self._done
+
+    def push(self, frame: rtc.AudioFrame) -> None:
+        length = audio_ns(frame.samples_per_channel, frame.sample_rate)
+        height = peak(frame)
+        is_loud = height > SILENCE_PEAK
+        self._buffer.push(frame, length, height)
+        if self._recogniser is None:
+            if is_loud or self._opened_at is None:
+                self._arrived.set()
+            return
+        self._recogniser.push_frame(frame)
+        if is_loud:
+            self._quiet_ns = 0
+            if self._debt.loud(length, self._clock()):
+                self._arm()
+            return
+        self._quiet_ns += length
+        if self._buffer.loud_ns:
+            if self._debt.quiet(self._clock()):
+                self._arm()
+        elif self._resumed or self._moving:
+            self._pause()
+
+    def flush(self) -> None:
+        self._buffer.flush()
+        if self._recogniser is not None:
+            self._recogniser.flush()
+            self._ask()
+
+    def end(self) -> None:
+        self._ended = True
+        self._arrived.set()
+        if self._recogniser is not None:
+            self._recogniser.end_input()
+            self._expect_farewell()
+        elif self._opened_at is not None:
+            self._done = True
+
+    def move(self) -> None:
+        """Leave the current candidate at the next boundary between utterances: now, if silent."""
+        self._moving = True
+        self._pause()
+
+    def close(self) -> None:
+        """Stop everything that runs beside the engine."""
+        for timer in (self._timer, self._farewell):
+            if timer is not None:
+                timer.cancel()
+        if self._suspicion is not None:
+            self._suspicion.cancel()
+
+    # What the engine asks.
+
+    def open(self, candidate: Candidate) -> ProviderStream[stt.SpeechEvent]:
+        able = candidate.live.capabilities
+        self._opened_at = self._clock()
+        self._opened_ns = self._answered_ns = self._buffer.begins_ns
+        self._moving = self._dismissed = self._is_told = False
+        if self._speaking and not self._owes:
+            self._end_speech()
+        self._resumed = self._speaking
+        self._debt = _debt(candidate, self._deadlines)
+        recogniser = self._recogniser = self._opened = self._made(candidate)
+        self._serves(candidate)
+        recogniser.replay(self._buffer.entries())
+        self._count_again()
+        if able.manual_flush and None in self._buffer.entries():
+            self._ask()
+        if self._ended:
+            recogniser.end_input()
+            self._expect_farewell()
+        return Attended(recogniser, self._conclude)
+
+    def _made(self, candidate: Candidate) -> Recogniser:
+        begins = max(0.0, self._sink.start_time_offset + self._opened_ns / 1e9)
+        if not candidate.live.capabilities.streaming:
+            timeout = self._deadlines.first_content
+            return SegmentRecogniser(
+                candidate.live, self._language, begins, vad=self._vad, timeout=timeout
+            )
+        return PluginRecogniser(
+            candidate.live,
+            self._language,
+            begins,
+            connect_timeout=self._deadlines.connect,
+            replay_speed=candidate.replay_speed,
+            failed=self._interrupt,
+        )
+
+    def deliver(self, out: stt.SpeechEvent) -> bool:
+        says = bool(out.alternatives and out.alternatives[0].text)
+        if out.type is _Event.START_OF_SPEECH:
+            if self._speaking:
+                return True  # the utterance began on the candidate before
+            self._marks = self._speaking = True
+        elif out.type is _Event.END_OF_SPEECH:
+            if not self._speaking:
+                return False
+            self._speaking = self._resumed = False
+        elif out.type is _Event.FINAL_TRANSCRIPT:
+            if not says and self._witness.doubts(out, self._opened_ns):
+                raise EmptyOutput("the recogniser found no word in the speech")
+            self._commit(out)
+        elif says and out.type in _WORDS:
+            self._answered_ns = self._buffer.pushed_ns
+            self._debt.answered(self._clock())
+        if says or out.type is not _Event.FINAL_TRANSCRIPT:
+            self._sink.send(out)
+        if self._ended:
+            self._expect_farewell()
+        elif self._moving:
+            self._pause()
+        return says or out.type is _Event.START_OF_SPEECH
+
+    def owed_since(self) -> float | None:
+        """Nothing by the clock alone: what is owed depends on whether it was speech."""
+        return None
+
+    def excuses(self, error: ProviderError) -> bool:
+        if self._owes and not self._dismissed:
+            return False
+        if self._ended:
+            # A recogniser that has nothing to say to silence may end in any way it likes.
+            self._done = self._dismissed or isinstance(error, _HANGING_UP)
+            return self._done
+        if not isinstance(error, _HANGING_UP) or self._speaking or self._opened_at is None:
+            return False
+        if self._clock() - self._opened_at < _SETTLED_SECONDS:
+            return False
+        # Enough of a silent line: the next sound opens it again.
+        self._recogniser = None
+        self._arrived.clear()
+        return True
+
+    def finish(self) -> None:
+        self._done = True
+
+    def may_continue(self, plan: Plan) -> bool:
+        return True
+
+    def estimate(self, candidate: Candidate) -> Usage:
+        return Usage(audio_in_ns=self._buffer.held_ns + _SLICE_NS)
+
+    def metered(self) -> Metered:
+        opened = self._opened
+        if opened is None:
+            return NOTHING
+        return Metered(Usage(audio_in_ns=opened.heard_ns), opened.quality)
+
+    # Utterances.
+
+    @property
+    def _owes(self) -> bool:
+        """Whether something loud is not yet final."""
+        return self._buffer.loud_ns >= WORD_NS
+
+    def _commit(self, final: stt.SpeechEvent) -> None:
+        """Forget the audio that a final covers."""
+        end = final.alternatives[0].end_time if final.alternatives else 0.0
+        end_ns = round((end - self._sink.start_time_offset) * 1e9)
+        if self._opened_ns < end_ns <= self._buffer.pushed_ns + _RESIDUE_NS:
+            self._buffer.forget(end_ns)
+            self._buffer.hush_tail(_RESIDUE_NS)
+        else:
+            self._buffer.forget_to_pause()
+            # which part of it a final without times covers is a guess, so that the last one of
+            # several decides: after it nothing more is waited for than the deadline
+            self._is_told = self._ended
+        self._answered_ns = max(self._answered_ns, self._buffer.begins_ns)
+        self._debt.content = True
+        self._count_again()
+
+    def _count_again(self) -> None:
+        """What is owed, by what the buffer holds now."""
+        self._debt.paid()
+        now = self._clock()
+        if self._owes:
+            self._debt.loud(self._buffer.loud_ns, now)
+            if self._quiet_ns:
+                self._debt.quiet(now)
+            self._arm()
+
+    def _pause(self) -> None:
+        """Do what waits for the end of an utterance, if this is one."""
+        if self._ended or (self._speaking and self._quiet_ns < _PAUSE_NS):
+            return
+        if self._owes and self._marks:
+            return
+        if self._resumed:
+            self._end_speech()  # what the candidate before began, this one has no word for
+        if self._moving:
+            self._interrupt(Moved("the plan has changed"))
+
+    def _end_speech(self) -> None:
+        self._speaking = self._resumed = False
+        self._sink.send(stt.SpeechEvent(_Event.END_OF_SPEECH))
+
+    def _interrupt(self, reason: TrunklineError) -> None:
+        if self.watch is not None:
+            self.watch.interrupt(reason)
+
+    # Stalls.
+
+    def _ask(self) -> None:
+        """Everything heard is to become final now."""
+        if self._owes:
+            self._debt.ask(self._clock())
+            self._arm()
+
+    @property
+    def _due(self) -> float | None:
+        return self._debt.due(self._opened.behind if self._opened is not None else 0.0)
+
+    def _arm(self) -> None:
+        due = self._due
+        if due is None:
+            return
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        due = self._due
+        if due is None or self._is_told or self.watch is None:
+            return
+        if due > self._clock():
+            self._arm()
+        elif self._suspicion is None or self._suspicion.done():
+            self._suspicion = self._loop.create_task(self._investigate())
+
+    async def _investigate(self) -> None:
+        """Interrupt the attempt if the unanswered audio holds speech; else it owes nothing."""
+        watch, debt = self.watch, self._debt
+        since = self._buffer.begins_ns if debt.wants_final else self._answered_ns
+        until = self._buffer.pushed_ns
+        was_speech = await self._witness.heard_speech(since)
+        if watch is None or watch is not self.watch:
+            self._arm()  # another attempt has begun, and its deadline may have come meanwhile
+            return
+        if (due := self._due) is not None and due <= self._clock():
+            if was_speech:
+                watch.interrupt(DeadlineExceeded(debt.phase, debt.seconds))
+                return
+            self._buffer.hush(since, until)
+            self._count_again()
+        self._arm()
+        if self._ended:
+            self._expect_farewell()
+
+    # The end of the input.
+
+    def _expect_farewell(self) -> None:
+        """Give the recogniser a deadline for what it owes, a moment when it owes nothing."""
+        if self._farewell is not None:
+            self._farewell.cancel()
+            self._farewell = None
+        if self._owes and not self._is_told:
+            self._ask()
+            return
+        is_short = self._debt.content and not self._owes
+        seconds = _FAREWELL_SECONDS if is_short else self._debt.seconds
+        self._farewell = self._loop.call_later(seconds, self._dismiss)
+
+    def _dismiss(self) -> None:
+        """End a stream that does not end by itself; one that never listened has failed."""
+        self._farewell = None
+        if not self._owes or self._is_told:
+            self._dismissed = self._opened is not None and self._opened.listens
+            self._interrupt(DeadlineExceeded(self._debt.phase, self._debt.seconds))
+
+    async def _conclude(self) -> None:
+        """Judge the end of a stream that its provider ended. Raises ProviderError."""
+        if not self._ended:
+            raise StreamCut("the recogniser ended its stream while audio was still coming")
+        if (
+            self._owes
+            and not self._is_told
+            and await self._witness.heard_speech(self._buffer.begins_ns)
+        ):
+            if self._debt.content:
+                raise StreamCut("the recogniser ended its stream before everything was final")
+            raise EmptyOutput("the recogniser ended its stream without a word")
+
+
+def _debt(candidate: Candidate, deadlines: Deadlines) -> Debt:
+    able = candidate.live.capabilities
+    if not able.streaming:
+        # its own deadline counts from the end of the utterance, which its VAD has to find first
+        return Debt(deadlines, interim=False, turn_seconds=deadlines.first_content)
+    turn = None if able.manual_flush else candidate.turn_seconds
+    return Debt(deadlines, interim=able.interim_results, turn_seconds=turn)

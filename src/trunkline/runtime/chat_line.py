@@ -1,0 +1,88 @@
+"""A chat's side of the loop: the context in, text and tool calls out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from livekit.agents import llm
+from livekit.agents.inference.llm import supports_prompt_cache_breakpoints
+
+from ..core.models import Candidate, Plan
+from .chat import ChatDelta, ChatRequest
+from .line import ProviderStream
+from .livekit_chat import PluginChat, plugin_chat, prompt_characters, to_chunk
+from .text_line import TextLine
+from .wire_llm import WireLLM
+
+
+class ChatSink(Protocol):
+    """What is asked, and where the answer goes: the stream that the agent reads."""
+
+    @property
+    def chat_ctx(self) -> llm.ChatContext: ...
+    @property
+    def tools(self) -> list[llm.Tool]: ...
+    def send(self, chunk: llm.ChatChunk) -> None: ...
+
+
+class ChatLine(TextLine):
+    """A chat whose context and whose answer are LiveKit's."""
+
+    def __init__(
+        self,
+        sink: ChatSink,
+        plan: Plan,
+        serves: Callable[[Candidate], None],
+        params: dict[str, Any],
+        breakpoints: bool | str,
+    ) -> None:
+        super().__init__(plan)
+        self._sink = sink
+        self._serves = serves
+        self._params = params
+        self._breakpoints = breakpoints
+
+    def ask(self, candidate: Candidate, continued: str) -> ProviderStream[ChatDelta]:
+        self._serves(candidate)
+        if isinstance(candidate.live, WireLLM):
+            request = self._request(candidate, candidate.live, continued)
+            return candidate.live.stream(
+                candidate.ref.model, request, connect_timeout=self._plan.deadlines.connect
+            )
+        return self._plugin_chat(candidate.live, continued)
+
+    def _request(self, candidate: Candidate, client: WireLLM, continued: str) -> ChatRequest:
+        marked = self._breakpoints
+        if marked == "auto":
+            marked = supports_prompt_cache_breakpoints(str(candidate.ref))
+        extra = {"prompt_cache_breakpoints": True} if marked else {}
+        messages, _ = self._sink.chat_ctx.to_provider_format("openai", **extra)
+        if continued:
+            messages.append({"role": "assistant", "content": continued})
+        tools: list[dict[str, Any]] = []
+        if self._sink.tools:
+            tools = llm.ToolContext(self._sink.tools).parse_function_tools(
+                "openai", strict=client.quirks.strict_tools
+            )
+        return ChatRequest(messages, tools, {**self._params, **candidate.options})
+
+    def _plugin_chat(self, plugin: llm.LLM[Any], continued: str) -> PluginChat:
+        chat_ctx = self._sink.chat_ctx
+        if continued:
+            chat_ctx = chat_ctx.copy()
+            chat_ctx.add_message(role="assistant", content=continued)
+        return plugin_chat(
+            plugin, chat_ctx, self._sink.tools, self._params, self._plan.deadlines.total
+        )
+
+    def send(self, delta: ChatDelta) -> None:
+        chunk = to_chunk(delta)
+        if chunk is not None:
+            self._sink.send(chunk)
+
+    def parameters(self) -> Mapping[str, Any]:
+        return self._params
+
+    def prompt_characters(self) -> int:
+        return prompt_characters(self._sink.chat_ctx)

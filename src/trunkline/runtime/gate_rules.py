@@ -1,0 +1,132 @@
+"""Budgets and limits as the gate sees them: one kind of rule over pools, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+
+from ..core.budgets import MILLION, Action, Budget, Step
+from ..core.limits import Limit
+from ..core.models import Attempt, Charge, Identity, Modality, Usage
+from ..core.ports import Ask, Level
+from ..core.scopes import Unit, used
+from ..core.windows import Period
+from ..errors import Refused
+
+_ALWAYS = Period(0, None, 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """A budget or a limit. Pools of the two never share a name."""
+
+    of: Budget | Limit
+    share: int | None
+
+    @classmethod
+    def made(cls, of: Budget | Limit) -> Rule:
+        if isinstance(of, Limit):
+            return cls(of, MILLION)
+        return cls(of, of.cap(MILLION))
+
+    def __str__(self) -> str:
+        return f"{'budget' if isinstance(self.of, Budget) else 'limit'} {self.of.name}"
+
+    @property
+    def patience(self) -> float:
+        """Seconds an attempt waits for room that is only waited for; see ``Purse``."""
+        return self.of.wait if isinstance(self.of, Limit) else 0.0
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return self.of.steps if isinstance(self.of, Budget) else ()
+
+    def pool(self, identity: Identity, modality: Modality) -> str | None:
+        """The pool that such a call's use goes to; None when this rule is not for it."""
+        apart = self.of.scope.matched(identity, modality)
+        if apart is None:
+            return None
+        if isinstance(self.of, Budget):
+            return f"budget:{self.of.pool(apart, identity.call)}"
+        return f"limit:{self.of.pool(apart)}"
+
+    def period(self, now_ns: int) -> Period:
+        return self.of.window.at(now_ns) if isinstance(self.of, Budget) else _ALWAYS
+
+    def ask(self, pool: str, period: Period, need: int) -> Ask:
+        budget = isinstance(self.of, Budget)
+        return Ask(
+            pool,
+            period.slot_ns,
+            period.start_ns,
+            need,
+            self.of.amount,
+            self.share,
+            rate=self.of.rate if isinstance(self.of, Limit) else None,
+            budget=self.of.name if budget else "",
+            hinders=not self.of.shadow,
+        )
+
+    def needs(self, usage: Usage, charge: Charge | None) -> int:
+        """The most that an attempt of this usage can count. Without a price it needs something."""
+        if self.of.unit is Unit.USD and charge is None:
+            return 1
+        return used(self.of.unit, usage, charge.nanos if charge else 0)
+
+    def counts(self, usage: Usage, charge: Charge | None) -> int:
+        """What an attempt that has ended counts; a stream that is closed counts no more."""
+        if self.of.unit is Unit.STREAMS:
+            return 0
+        return used(self.of.unit, usage, charge.nanos if charge else 0)
+
+    def refusal(self, attempt: Attempt, need: int, level: Level, now_ns: int) -> Refused:
+        """Why ``attempt`` may not open: the rule, its state and when it has room again."""
+        text = self.of.unit.text
+        if isinstance(self.of, Limit):
+            told, after = self._limited(self.of, need, level)
+        else:
+            resets = self.of.window.resets_ns(now_ns)
+            after = (resets - now_ns) / 1e9 if resets is not None else None
+            held = f" and {text(level.held)} reserved by attempts in flight" if level.held else ""
+            until = f"; it resets at {instant(resets)}" if resets is not None else ""
+            told = (
+                f"of {text(level.amount)} {self.of.window.told} "
+                f"{text(level.spent)} are spent{held}{until}"
+            )
+        return Refused(
+            f"{self} ({self.of.scope}) does not allow this {attempt.modality} attempt, which may "
+            f"take {text(need)}: {told}",
+            retry_after=after,
+            rule=str(self),
+            notice=self.of.notice,
+        )
+
+    @staticmethod
+    def _limited(limit: Limit, need: int, level: Level) -> tuple[str, float | None]:
+        text = limit.unit.text
+        if limit.rate is None:
+            return f"{text(level.held)} of {text(limit.amount)} are open", None
+        told = f"{text(limit.amount)} every {limit.rate.window_ns / 1e9:g} s"
+        if need > limit.rate.burst:
+            return f"{told} never leave room for more than {text(limit.rate.burst)} at once", None
+        after = level.wait_ns / 1e9
+        return f"of {told} {text(max(0, level.left or 0))} are left; room in {after:.1f} s", after
+
+
+def estimated(attempt: Attempt, usage: Usage) -> Attempt:
+    """``attempt`` as it would be priced if it used this."""
+    return msgspec.structs.replace(attempt, usage=usage)
+
+
+def strongest(steps: Iterable[Step], action: Action) -> Step | None:
+    """The last step of those that does ``action``."""
+    found = [step for step in steps if step.action is action]
+    return found[-1] if found else None
+
+
+def instant(at_ns: int) -> str:
+    """A UTC instant for people, to the second."""
+    return f"{datetime.fromtimestamp(at_ns // 1_000_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"

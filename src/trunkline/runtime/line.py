@@ -1,0 +1,79 @@
+"""The two sides of an attempt: the line that an agent brings, the stream that a provider opens.
+
+For STT, LLM and TTS alike the agent's input is a log that only grows. A line owns it, knows what
+counts as content and how far the log is committed; the engine knows nothing else of a modality.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from ..core.models import Candidate, Modality, Plan, Usage
+from ..errors import ProviderError, TrunklineError
+from .deadline import Watch
+from .meter import Metered
+
+Out = TypeVar("Out")
+Out_co = TypeVar("Out_co", covariant=True)
+
+
+class ProviderStream(Protocol[Out_co]):
+    """One provider's answer, opened on a candidate at a position of the input log.
+
+    Iterating raises only ``ProviderError``; a clean end is StopAsyncIteration.
+    """
+
+    @property
+    def request_id(self) -> str:
+        """The provider's own id of the request, empty while unknown."""
+
+    def __aiter__(self) -> ProviderStream[Out_co]: ...
+    async def __anext__(self) -> Out_co: ...
+
+    def close(self) -> Coroutine[Any, Any, None] | None:
+        """Give up what has not come; returns what is left to wait for, None when nothing is."""
+
+
+class Moved(TrunklineError):
+    """The line asked for its next candidate: a commanded failover, nobody's fault."""
+
+
+class Line(ABC, Generic[Out]):
+    """The agent's side of a conversation with providers: one request, utterance or audio stream."""
+
+    modality: ClassVar[Modality]
+    watch: Watch | None = None
+
+    @abstractmethod
+    def open(self, candidate: Candidate) -> ProviderStream[Out]:
+        """Open ``candidate`` at the commit. Raises UsageError when it cannot be built."""
+
+    @abstractmethod
+    def deliver(self, out: Out) -> bool:
+        """Hand one output on; True when it is content."""
+
+    @abstractmethod
+    def owed_since(self) -> float | None:
+        """The loop time since which the provider has owed output; None while it owes none."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Accept a clean end, or raise the ProviderError that it really is."""
+
+    def excuses(self, error: ProviderError) -> bool:
+        """Whether ``error`` is no fault: nothing more was owed when it came."""
+        return False
+
+    @abstractmethod
+    def may_continue(self, plan: Plan) -> bool:
+        """Whether the next candidate may go on from the commit after a failure."""
+
+    @abstractmethod
+    def metered(self) -> Metered:
+        """What the current attempt has used so far; other threads ask too."""
+
+    def estimate(self, candidate: Candidate) -> Usage:
+        """The most that an attempt at ``candidate`` may use, as far as that is known before it."""
+        return Usage()

@@ -1,0 +1,313 @@
+"""Every touch of livekit-agents' private parts, and nothing else.
+
+Written against livekit-agents 1.8.9; ``tests/runtime/test_livekit_contract.py`` fails when the SDK
+moves one of them. The stream classes here are LiveKit's own with three changes: their retry loop is
+off (the engine retries), input goes straight to whoever takes it instead of through a channel, and
+an error that ends a stream is reported as one the session survives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, ClassVar
+
+from livekit import rtc
+from livekit.agents import APIConnectOptions, APIError, llm, stt, tts
+from livekit.agents.job import get_job_context
+from livekit.agents.stt import SpeechEvent
+from livekit.agents.telemetry import trace_types
+from livekit.agents.tts import SynthesizedAudio
+from livekit.agents.tts._provider_format import convert_markup, normalize_markup
+from livekit.agents.types import USERDATA_TIMED_TRANSCRIPT, NotGivenOr, TimedString
+from livekit.agents.voice.agent_activity import (
+    _AgentActivityContextVar,
+    _SpeechHandleContextVar,
+)
+from opentelemetry import trace
+
+from ..clock import new_id
+from ..core.models import Candidate, Plan
+from .meter import audio_ns
+
+_calls: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+_at_end: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
+
+
+def no_retry(options: APIConnectOptions) -> APIConnectOptions:
+    """The same options with LiveKit's own retry loop off."""
+    return dataclasses.replace(options, max_retry=0)
+
+
+def current_turn() -> str:
+    """LiveKit's id of the speech being made, empty outside one."""
+    handle = _SpeechHandleContextVar.get(None)
+    return handle.id if handle else ""
+
+
+def current_job() -> tuple[str, str, str]:
+    """(job id, room sid, agent name) of the job this process runs, empty outside one."""
+    try:
+        job = get_job_context().job
+    except RuntimeError:
+        return "", "", ""
+    return job.id, job.room.sid, job.agent_name
+
+
+def current_call() -> str | None:
+    """The id of the call this code runs for: one a job, else one a session; None outside both."""
+    owner: Any
+    try:
+        owner = get_job_context()
+    except RuntimeError:
+        activity = _AgentActivityContextVar.get(None)
+        if activity is None:
+            return None
+        owner = activity.session
+    call = _calls.get(owner)
+    if call is None:
+        call = _calls[owner] = new_id()
+    return call
+
+
+def at_job_end(callback: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Await ``callback`` when the job of this context shuts down; once a job, nothing outside one.
+
+    LiveKit runs its shutdown callbacks after the session is closed, and ends the process without
+    Python's own exit handlers.
+    """
+    job = get_job_context(required=False)
+    if job is not None and callback not in (known := _at_end.setdefault(job, set())):
+        known.add(callback)
+        job.add_shutdown_callback(callback)
+
+
+class ChatStream(llm.LLMStream):
+    """An LLMStream whose ``_run`` is the engine's."""
+
+    def send(self, chunk: llm.ChatChunk) -> None:
+        self._event_ch.send_nowait(chunk)
+
+    def report(self, error: APIError) -> None:
+        """Tell the session of an error that it did not have to suffer."""
+        self._emit_error(error, recoverable=True)
+
+    def mark_served(self, candidate: Candidate, plan: Plan) -> None:
+        """Write on the request's span who served it, as LiveKit's own adapter does."""
+        _mark_served(self._llm_request_span, candidate, plan)
+
+    def _emit_error(self, api_error: Exception, recoverable: bool) -> None:
+        super()._emit_error(api_error, recoverable=True)
+
+
+class SpeechStream(tts.SynthesizeStream):
+    """A SynthesizeStream that hands its text on at once and sends frames as they are.
+
+    Subclasses take text in ``on_text``, ``on_flush`` and ``on_end`` and do their work in
+    ``serve``; AudioEmitter's re-framing is left out, the providers' frames are framed already.
+    """
+
+    _tts_attempt_span_name: ClassVar[str | None] = None
+
+    def on_text(self, text: str) -> None:
+        raise NotImplementedError
+
+    def on_flush(self) -> None:
+        raise NotImplementedError
+
+    def on_end(self) -> None:
+        raise NotImplementedError
+
+    async def serve(self) -> None:
+        """Produce the audio of the text; raises APIError."""
+        raise NotImplementedError
+
+    def push_text(self, token: str) -> None:
+        if token and not self._input_ch.closed:
+            super().push_text(token)
+            self.on_text(token)
+
+    def flush(self) -> None:
+        if not self._input_ch.closed:
+            super().flush()
+            self.on_flush()
+
+    def end_input(self) -> None:
+        if not self._input_ch.closed:
+            super().end_input()
+            self.on_end()
+
+    async def _run(self, output_emitter: tts.AudioEmitter) -> None:
+        raise AssertionError("the engine runs in _main_task")
+
+    async def _main_task(self) -> None:
+        span = self._tts_request_span = trace.get_current_span()
+        span.set_attributes(
+            {trace_types.ATTR_TTS_STREAMING: True, trace_types.ATTR_TTS_LABEL: self._tts.label}
+        )
+        try:
+            await self.serve()
+            span.set_attribute(trace_types.ATTR_TTS_INPUT_TEXT, self._pushed_text)
+        except Exception as error:
+            # the boundary to the session: it hears of every error before the stream raises it
+            self._emit_error(error, recoverable=True)
+            raise
+
+    def report(self, error: APIError) -> None:
+        """Tell the session of an error that it did not have to suffer."""
+        self._emit_error(error, recoverable=True)
+
+    def mark_served(self, candidate: Candidate, plan: Plan) -> None:
+        """Write on the request's span who served it, as LiveKit's own adapter does."""
+        _mark_served(self._tts_request_span, candidate, plan)
+
+    def mark_started(self, at: float) -> None:
+        """Time to first byte counts from ``at`` (``time.perf_counter``), the first text sent."""
+        if not self._started_time:
+            self._started_time = at
+
+    def send(self, frame: rtc.AudioFrame, segment: str, *, final: bool = False) -> None:
+        self._event_ch.send_nowait(
+            SynthesizedAudio(frame=frame, request_id=segment, segment_id=segment, is_final=final)
+        )
+
+
+class TranscriptStream(stt.RecognizeStream):
+    """A RecognizeStream that hands its audio on at once, without a channel in between."""
+
+    def on_frame(self, frame: rtc.AudioFrame) -> None:
+        raise NotImplementedError
+
+    def on_flush(self) -> None:
+        raise NotImplementedError
+
+    def on_end(self) -> None:
+        raise NotImplementedError
+
+    async def serve(self) -> None:
+        """Produce the events of the audio; raises APIError."""
+        raise NotImplementedError
+
+    def push_frame(self, frame: rtc.AudioFrame) -> None:
+        self._check_input_not_ended()
+        self._check_not_closed()
+        if self._pushed_sr and self._pushed_sr != frame.sample_rate:
+            raise ValueError("the sample rate of the input frames must be consistent")
+        self._pushed_sr = frame.sample_rate
+        if self._needed_sr and self._needed_sr != frame.sample_rate:
+            if self._resampler is None:
+                self._resampler = rtc.AudioResampler(
+                    frame.sample_rate, self._needed_sr, num_channels=frame.num_channels
+                )
+            for resampled in self._resampler.push(frame):
+                self.on_frame(resampled)
+        else:
+            self.on_frame(frame)
+
+    def flush(self) -> None:
+        self._check_input_not_ended()
+        self._check_not_closed()
+        if self._resampler is not None:
+            for resampled in self._resampler.flush():
+                self.on_frame(resampled)
+        self.on_flush()
+
+    def end_input(self) -> None:
+        self.flush()
+        self._input_ch.close()
+        self.on_end()
+
+    async def _run(self) -> None:
+        raise AssertionError("the engine runs in _main_task")
+
+    async def _main_task(self) -> None:
+        try:
+            await self.serve()
+        except Exception as error:
+            # the boundary to the session: it hears of every error before the stream raises it
+            self._emit_error(error, recoverable=True)
+            raise
+
+    def send(self, event: SpeechEvent) -> None:
+        self._event_ch.send_nowait(event)
+
+
+def _mark_served(span: trace.Span | None, candidate: Candidate, plan: Plan) -> None:
+    if span is not None and span.is_recording():
+        order = plan.candidates
+        span.set_attributes(
+            {
+                trace_types.ATTR_FALLBACK_LABEL: str(candidate),
+                trace_types.ATTR_FALLBACK_INDEX: order.index(candidate)
+                if candidate in order
+                else 0,
+                trace_types.ATTR_GEN_AI_RESPONSE_MODEL: candidate.ref.model,
+            }
+        )
+
+
+def has_failed(stream: stt.RecognizeStream) -> bool:
+    """Whether ``stream`` has ended with an error, which comes after the events still queued."""
+    task = stream._task
+    return task.done() and not task.cancelled() and task.exception() is not None
+
+
+def unread_ns(stream: stt.RecognizeStream) -> int:
+    """The audio pushed to ``stream`` that its plugin has not taken, so its provider has not."""
+    return sum(
+        audio_ns(one.samples_per_channel, one.sample_rate)
+        for one in stream._input_ch._queue
+        if isinstance(one, rtc.AudioFrame)
+    )
+
+
+def text_sent_at(stream: tts.SynthesizeStream) -> float:
+    """When ``stream`` sent its first text on (``time.perf_counter``), 0 if it has not."""
+    return stream._started_time
+
+
+def timed_transcript(frame: rtc.AudioFrame) -> Sequence[TimedString]:
+    """The word timings that travel with ``frame``."""
+    words: Sequence[TimedString] = frame.userdata.get(USERDATA_TIMED_TRANSCRIPT) or ()
+    return words
+
+
+def set_timed_transcript(frame: rtc.AudioFrame, words: Sequence[TimedString]) -> None:
+    frame.userdata[USERDATA_TIMED_TRANSCRIPT] = list(words)
+
+
+def shifted(words: Sequence[TimedString], seconds: float) -> list[TimedString]:
+    """``words`` as they are timed ``seconds`` later."""
+
+    def later(at: NotGivenOr[float]) -> NotGivenOr[float]:
+        return at + seconds if isinstance(at, float | int) else at
+
+    return [
+        TimedString(str(word), start_time=later(word.start_time), end_time=later(word.end_time))
+        for word in words
+    ]
+
+
+def forward_keyterms(child: stt.STT[Any], keyterms: list[str]) -> None:
+    if child.capabilities.keyterms:
+        child._update_session_keyterms(keyterms)
+
+
+def forward_conversation_item(child: stt.STT[Any], event: Any) -> None:
+    if child.capabilities.chat_context:
+        child._push_conversation_item(event)
+
+
+def set_expressive(child: tts.TTS[Any], enabled: bool) -> None:
+    child._set_expressive(enabled)
+
+
+def markup_key(voice: tts.TTS[Any]) -> str:
+    """The markup dialect ``voice`` speaks, empty for none."""
+    return voice.markup._provider_key()
+
+
+def lowered_markup(key: str, text: str) -> str:
+    """``text`` with LiveKit's expressive markup brought into the dialect ``key``."""
+    return convert_markup(key, normalize_markup(key, text))

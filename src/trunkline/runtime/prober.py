@@ -1,0 +1,64 @@
+"""Finding out that a candidate is well again, without a caller paying for it.
+
+One prober a machine and candidate: a lease in the shared state. How often is the breaker's affair:
+its cool-down doubles with every failure up to half a minute, and that is the probes' budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from ..core.models import Candidate, Plan
+from ..errors import TrunklineError
+from .attempt import Engine
+
+logger = logging.getLogger("trunkline")
+
+_LOOK_SECONDS = 0.25
+
+
+class Prober:
+    """Probes the ill candidates of a plan for as long as there are any."""
+
+    def __init__(self, engine: Engine, probe: Callable[[Candidate, Plan], Awaitable[None]]) -> None:
+        self._engine = engine
+        self._probe = probe
+        self._plan: Plan | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def look(self, plan: Plan) -> None:
+        """See to it that whoever of ``plan`` is ill gets probed when it is due."""
+        self._plan = plan
+        if self._task is None or self._task.done():
+            allows = self._engine.health.allows
+            if not all(allows(candidate.key) for candidate in plan.candidates):
+                self._task = self._engine.stand(self._run())
+
+    async def aclose(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        health = self._engine.health
+        while True:
+            plan = self._plan
+            assert plan is not None
+            ill = [one for one in plan.candidates if not health.allows(one.key)]
+            if not ill:
+                return
+            due = set(health.due_for_probe())
+            for candidate in ill:
+                if candidate.key in due and await asyncio.to_thread(
+                    health.begin_probe, candidate.key
+                ):
+                    await self._try(candidate, plan)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _try(self, candidate: Candidate, plan: Plan) -> None:
+        try:
+            await self._probe(candidate, plan)
+        except TrunklineError as error:
+            logger.info("%s is not back yet: %s", candidate, error)

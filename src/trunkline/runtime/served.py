@@ -1,0 +1,120 @@
+"""What the engine's three LiveKit classes share: a plan, who serves, who is ill, what to close."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from ..core.health import State, Transition
+from ..core.models import Candidate, Identity, Plan
+from .attempt import Engine
+from .prober import Prober
+
+Closing = Callable[[], Awaitable[None]]
+
+
+class Served:
+    """A LiveKit class that is served by a plan. ``begin`` comes before everything else.
+
+    ``sticky`` stays with the candidate it has failed over to, also when the first is well again.
+    """
+
+    sticky = False
+
+    engine: Engine
+    plan: Plan
+    identity: Callable[[], Identity]
+    serving: Candidate
+
+    def begin(
+        self, engine: Engine, plan: Plan, identity: Callable[[], Identity], closing: Closing
+    ) -> None:
+        """Be served by ``plan``; ``closing`` closes what its candidates are made of."""
+        self.engine = engine
+        self.plan = plan
+        self.identity = identity
+        self.serving = plan.candidates[0]
+        self._closing = closing
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._prober = Prober(engine, self.probe)
+        self._unfollow = engine.health.on_transition(_Follower(self))
+
+    @property
+    def model(self) -> str:
+        """The model that serves, without its provider."""
+        return self.serving.ref.model or self.serving.ref.provider
+
+    @property
+    def provider(self) -> str:
+        """The provider that serves, as the catalogue names it."""
+        return self.serving.ref.provider
+
+    def serves(self, candidate: Candidate) -> None:
+        """Note who serves; a sticky one keeps its place as long as it works."""
+        self.serving = candidate
+        order = self.plan.candidates
+        if self.sticky and candidate is not order[0] and candidate in order:
+            others = (one for one in order if one is not candidate)
+            self.plan = replace(self.plan, candidates=(candidate, *others))
+
+    def swap(self, plan: Plan, closing: Closing) -> None:
+        """Be served by ``plan`` from the next request on; the one in flight ends where it is.
+
+        What served before is closed when nothing uses it any more.
+        """
+        self.engine.retire(self.plan, self._closing)
+        self.plan = plan
+        self.serving = plan.candidates[0]
+        self._closing = closing
+
+    def prepare(self) -> Plan:
+        """The plan for a request that begins now, on the running loop."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        self._prober.look(self.plan)
+        return self.plan
+
+    @abstractmethod
+    async def probe(self, candidate: Candidate, plan: Plan) -> None:
+        """Try ``candidate`` with something small; raises the error of the attempt."""
+
+    @abstractmethod
+    def available(self, candidate: Candidate, available: bool) -> None:
+        """Tell the session that a candidate of the plan is lost or back."""
+
+    def health_changed(self, key: str, transition: Transition) -> None:
+        """Take note, on this object's own loop, of a transition that may come from any thread."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._health_changed, key, transition)
+
+    def _health_changed(self, key: str, transition: Transition) -> None:
+        was, is_now = transition.before is State.CLOSED, transition.after is State.CLOSED
+        if was is is_now:
+            return
+        for candidate in self.plan.candidates:
+            if candidate.key == key:
+                self.available(candidate, is_now)
+        self._prober.look(self.plan)
+
+    async def close(self) -> None:
+        """Close everything that serves, bounded in time by the engine."""
+        self._unfollow()
+        await self._prober.aclose()
+        self.engine.retire(self.plan, self._closing)
+        await self.engine.settled()
+
+
+class _Follower:
+    """Hands transitions to an object that may be gone: listening does not keep it alive."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = weakref.ref(served)
+
+    def __call__(self, key: str, transition: Transition, *, remote: bool) -> None:
+        served = self._served()
+        if served is not None:
+            served.health_changed(key, transition)

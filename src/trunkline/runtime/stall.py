@@ -1,0 +1,102 @@
+"""When a recogniser owes an answer: arithmetic on loudness and time, one step a frame."""
+
+from __future__ import annotations
+
+from ..core.models import Deadlines
+
+WORD_NS = 60_000_000
+"""Loud audio that may be a word; less is a click."""
+_SENTENCE_NS = 1_000_000_000
+"""Loud audio after the last interim for which the next one is owed; less is a word's tail."""
+
+
+class Debt:
+    """What one attempt owes since when, in loop time.
+
+    While somebody speaks, a recogniser with ``interim`` results owes words within the deadline.
+    Once it is quiet, or it was asked, everything heard has to become final within the deadline and
+    the ``turn_seconds`` that a recogniser which finds the ends of turns may wait for the speaker
+    to go on; None says that it makes nothing final unless it is asked.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_deadlines",
+        "_interim",
+        "_loud_ns",
+        "_quiet",
+        "_speech",
+        "_turn_seconds",
+        "content",
+    )
+
+    def __init__(self, deadlines: Deadlines, *, interim: bool, turn_seconds: float | None) -> None:
+        self._deadlines = deadlines
+        self._interim = interim
+        self._turn_seconds = turn_seconds
+        self._loud_ns = 0
+        self._speech: float | None = None
+        self._quiet: float | None = None
+        self._asked: float | None = None
+        self.content = False
+
+    @property
+    def phase(self) -> str:
+        """The deadline that runs: ``first_content`` until the attempt has said something."""
+        return "idle" if self.content else "first_content"
+
+    @property
+    def seconds(self) -> float:
+        return self._deadlines.idle if self.content else self._deadlines.first_content
+
+    def due(self, behind: float) -> float | None:
+        """When the first deadline passes, None while nothing is owed.
+
+        ``behind`` is how many seconds the audio is late that is being said again.
+        """
+        dues = [self._speech] if self._speech is not None else []
+        if self._asked is not None:
+            dues.append(self._asked + behind)
+        if self._quiet is not None and self._turn_seconds is not None:
+            dues.append(self._quiet + self._turn_seconds + behind)
+        return min(dues) + self.seconds if dues else None
+
+    @property
+    def wants_final(self) -> bool:
+        """Whether it is quiet or was asked, so that all that was heard is owed, not only more."""
+        return self._quiet is not None or self._asked is not None
+
+    def loud(self, length_ns: int, now: float) -> bool:
+        """Take loud audio; True when a deadline has begun to run."""
+        self._quiet = None
+        self._loud_ns += length_ns
+        if self._speech is not None or not self._interim:
+            return False
+        if self._loud_ns < (_SENTENCE_NS if self.content else WORD_NS):
+            return False
+        self._speech = now
+        return True
+
+    def quiet(self, now: float) -> bool:
+        """Take quiet audio while something loud is not final; True when a deadline has begun."""
+        if self._quiet is not None:
+            return False
+        self._quiet = now
+        return True
+
+    def ask(self, now: float) -> None:
+        """Everything heard is to be final at once."""
+        self._asked = now
+
+    def answered(self, now: float) -> None:
+        """Words came: everything up to now was heard, and the provider is alive."""
+        self.content = True
+        self._loud_ns = 0
+        self._speech = None
+        self._quiet = now if self._quiet is not None else None
+        self._asked = now if self._asked is not None else None
+
+    def paid(self) -> None:
+        """Everything heard is final, or was no speech."""
+        self._loud_ns = 0
+        self._speech = self._quiet = self._asked = None

@@ -1,0 +1,165 @@
+"""What budgets and limits stand at, what they were, and what they would do to a given call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..clock import new_id, now_ns
+from ..core.budgets import Action, Budget
+from ..core.limits import Limit
+from ..core.models import Attempt, Charge, Identity, Modality, Usage
+from ..core.names import did_you_mean
+from ..core.ports import Ask, GateStore, Level, Override, Used
+from ..core.scopes import EACH
+from ..errors import UsageError
+from ..runtime.gate_rules import Rule, estimated, instant, strongest
+
+_LONGEST_NS = 366 * 86400 * 1_000_000_000
+
+
+@dataclass(frozen=True)
+class State:
+    """One pool of a rule as it is now; ``part`` says whose it is where calls are counted apart."""
+
+    rule: Budget | Limit
+    part: str
+    level: Level
+    resets_ns: int | None
+    unpriced: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one rule would do to a call: let it pass, or refuse it for this reason."""
+
+    rule: Budget | Limit
+    passes: bool
+    told: str
+
+
+def states(rules: Iterable[Budget | Limit], store: GateStore) -> Iterator[State]:
+    """Every pool in use now, and those that are one for all calls. Raises StoreError."""
+    now = now_ns()
+    for one in rules:
+        rule = Rule.made(one)
+        base = f"{'budget' if isinstance(one, Budget) else 'limit'}:{one.name}"
+        period = rule.period(now)
+        found: dict[str, int] = {}
+        for used in store.history(base):
+            if used.slot_ns >= period.start_ns:
+                found[used.pool] = found.get(used.pool, 0) + used.unpriced
+        if not found and not any(value == EACH for _, value in one.scope.pairs):
+            found = {base: 0}
+        resets = one.window.resets_ns(now) if isinstance(one, Budget) else None
+        for pool, unpriced in sorted(found.items()):
+            (level,) = store.levels([rule.ask(pool, period, 0)])
+            part = pool.removeprefix(base).lstrip(";")
+            yield State(one, part, level, resets, unpriced)
+
+
+def history(budget: Budget, store: GateStore) -> Sequence[Used]:
+    """The periods of a budget's pools, newest first. Raises StoreError."""
+    return store.history(f"budget:{budget.name}")
+
+
+def override(budget: Budget, amount: str, until_ns: int, reason: str, store: GateStore) -> Override:
+    """Have another amount stand for ``budget`` until then.
+
+    Raises UsageError for what is no amount, less than is spent, or no future day; StoreError.
+    """
+    try:
+        read = budget.unit.read(amount)
+    except ValueError as error:
+        raise UsageError(f"the amount {error}, and is {amount}") from None
+    if not now_ns() < until_ns <= now_ns() + _LONGEST_NS:
+        raise UsageError("an override ends in the future, within 366 days")
+    spent = max((state.level.spent for state in states([budget], store)), default=0)
+    if read < spent:
+        text = budget.unit.text
+        raise UsageError(
+            f"{text(spent)} of budget {budget.name} are spent already, more than {text(read)}: "
+            "nothing could pass; give a greater amount"
+        )
+    made = Override(budget.name, read, until_ns, reason)
+    store.override(made)
+    return made
+
+
+def end_override(budget: Budget, store: GateStore) -> None:
+    """Let the budget's own amount stand again. Raises StoreError."""
+    store.override(Override(budget.name, budget.amount, 0, ""))
+
+
+def explain(
+    rules: Iterable[Budget | Limit],
+    store: GateStore,
+    price: Callable[[Attempt], Charge | None],
+    identity: Identity,
+    modality: Modality,
+    model: str,
+    usage: Usage,
+) -> Iterator[Verdict]:
+    """What each rule that is for such a call would do to it now. Raises StoreError."""
+    now = now_ns()
+    provider, _, name = model.partition("/")
+    attempt = Attempt(new_id(), identity, modality, provider, name, "", now)
+    charge = price(estimated(attempt, usage))
+    for one in rules:
+        rule = Rule.made(one)
+        pool = rule.pool(identity, modality)
+        if pool is None:
+            continue
+        need = rule.needs(usage, charge)
+        ask = rule.ask(pool, rule.period(now), need)
+        (level,) = store.levels([ask])
+        yield _verdict(rule, ask, level, attempt, now)
+
+
+def _verdict(rule: Rule, ask: Ask, level: Level, attempt: Attempt, now: int) -> Verdict:
+    text, need = rule.of.unit.text, ask.need
+    if level.wait_ns or (level.left is not None and level.left < need):
+        refused = rule.refusal(attempt, need, level, now)
+        shadow = "in shadow, passes: " if rule.of.shadow else ""
+        return Verdict(rule.of, rule.of.shadow, f"{shadow}{refused}")
+    left = "without end" if level.left is None else f"{text(level.left)} left"
+    told = f"passes, taking up to {text(need)} of {left}"
+    if isinstance(rule.of, Budget):
+        steps = rule.of.reached(level.spent, level.amount)
+        if throttle := strongest(steps, Action.THROTTLE):
+            told += f"; waits {throttle.seconds:g} s"
+        if downgrade := strongest(steps, Action.DOWNGRADE):
+            told += f"; takes the route {downgrade.route}"
+    return Verdict(rule.of, True, told)
+
+
+def budget_named(name: str, budgets: Sequence[Budget]) -> Budget:
+    """Raises UsageError, naming the nearest."""
+    for budget in budgets:
+        if budget.name == name:
+            return budget
+    known = [budget.name for budget in budgets]
+    raise UsageError(f'there is no budget "{name}"{did_you_mean(name, known)}')
+
+
+def state_text(state: State) -> str:
+    """One line about a pool."""
+    rule, level = state.rule, state.level
+    text = rule.unit.text
+    name = f"{rule.name} [{state.part}]" if state.part else rule.name
+    shadow = ", shadow" if rule.shadow else ""
+    if isinstance(rule, Limit):
+        left = text(max(0, level.left or 0))
+        per = f" every {rule.rate.window_ns / 1e9:g} s" if rule.rate else " at once"
+        return f"{name} ({rule.scope}{shadow}): {left} left of {text(rule.amount)}{per}"
+    share = f"{100 * level.spent / level.amount:.1f} %"
+    told = f"{text(level.spent)} of {text(level.amount)} {rule.window.told} spent ({share})"
+    if level.held:
+        told += f", {text(level.held)} reserved"
+    if state.unpriced:
+        told += f", {state.unpriced} attempts unpriced"
+    if level.amount != rule.amount:
+        told += f", overridden from {text(rule.amount)}"
+    if state.resets_ns is not None:
+        told += f", resets {instant(state.resets_ns)}"
+    return f"{name} ({rule.scope}{shadow}): {told}"

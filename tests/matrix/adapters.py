@@ -1,0 +1,42 @@
+"""LiveKit's own FallbackAdapters before the same doubles, with our deadline where they take one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+from livekit.agents import APIConnectOptions, llm, tts
+
+from trunkline.core.models import Modality
+
+from .columns import Column, Heard
+from .faults import DEADLINE, Fault
+from .vendors import Vendors
+
+
+def adapter(
+    column: Column, fault: Fault, vendors: Vendors, http: aiohttp.ClientSession
+) -> tuple[Any, list[Any]]:
+    """An adapter over the official plugins before primary and backup, and those plugins."""
+    plugins = [
+        column.bare(vendors[name].urls[column.vendor], http, kind)
+        for name, kind in (("primary", fault.kind), ("backup", ""))
+    ]
+    if column.modality is Modality.LLM:
+        return llm.FallbackAdapter(plugins, attempt_timeout=DEADLINE), plugins
+    return tts.FallbackAdapter(plugins), plugins
+
+
+async def first_call(column: Column, fault: Fault, vendors: Vendors) -> Heard:
+    """A first call through LiveKit's adapter while the primary has ``fault``."""
+    await vendors.reset()
+    if fault.rule:
+        await vendors["primary"].inject(dict(fault.rule))
+    async with aiohttp.ClientSession() as http:
+        client, plugins = adapter(column, fault, vendors, http)
+        once = APIConnectOptions(max_retry=0, timeout=DEADLINE)
+        given = {} if column.modality is Modality.LLM else {"conn_options": once}
+        heard = await column.call(client, **given)
+        for one in (client, *plugins):
+            await one.aclose()
+    return heard

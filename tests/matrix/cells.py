@@ -1,0 +1,291 @@
+"""The situations: each plays one row in one column and returns the cell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import aiohttp
+from livekit import rtc
+from livekit.agents import APIConnectOptions
+
+from .columns import NEVER, Column, Heard
+from .faults import DEADLINE, FAULTS, Fault
+from .judge import NEXT_SLACK, Cell, cell, judge_bills, judge_first, stops
+from .other_process import OtherProcess
+from .stage import Stage, settle_memory
+from .vendors import NAMES, Vendors
+
+SITUATIONS = (
+    "first call",
+    "next call",
+    "another process",
+    "primary recovers",
+    "second fault",
+    "both down",
+)
+SPREAD_SECONDS = 0.1
+"""Within this every process of the machine knows of a failure."""
+
+SAMPLES = 2
+"""Calls of which the quickest counts, where 10 ms are at stake: the rest is the machine's."""
+
+_RETURN_SECONDS = 4.0
+"""A cool-down of one second, a look four times a second, a probe."""
+
+NOTHING = Fault("nothing", frozenset())
+
+
+@dataclass(frozen=True)
+class BargeIn:
+    """The caller cuts in ``after`` so many seconds; with ``hung``, while the primary hangs."""
+
+    moment: str
+    after: float
+    hung: bool = False
+
+
+BARGE_INS = (
+    BargeIn("at once", 0.0),
+    BargeIn("before content", 0.03),
+    BargeIn("midway", 0.1),
+    BargeIn("while it hangs", 0.2, hung=True),
+    BargeIn("during failover", DEADLINE + 0.02, hung=True),
+    BargeIn("after failover", DEADLINE + 0.1, hung=True),
+)
+
+
+class Play:
+    """Plays cells; what they need is kept open between them."""
+
+    def __init__(self, vendors: Vendors, other: OtherProcess) -> None:
+        self.vendors = vendors
+        self._other = other
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls) -> AsyncIterator[Play]:
+        """Start the doubles and the other process."""
+        async with Vendors.serve() as vendors, OtherProcess.start() as other:
+            yield cls(vendors, other)
+
+    async def row(self, column: Column, fault: Fault) -> list[Cell]:
+        """Every situation of one row in one column."""
+        cells = [*await self.outage(column, fault)]
+        if not stops(column, fault):
+            cells.append(await self.second_fault(column, fault))
+        cells.append(await self.both_down(column, fault))
+        return cells
+
+    async def warm_up(self, column: Column) -> None:
+        """Import and open what the first call of a process has to, here and in the other one."""
+        rtc.AudioResampler(8000, 16000)  # opens sockets that stay, once a process
+        async with Stage.open(column, NOTHING, self.vendors) as stage:
+            await self._other.configure(stage.config, stage.state)
+            await stage.call()
+            await self._other.call(column, "both")
+            await self._other.leave()
+        await self._told(column, FAULTS[column.modality][0])
+        settle_memory()
+
+    async def outage(self, column: Column, fault: Fault) -> list[Cell]:
+        """The first call, the next ones here and in another process, and the recovery."""
+        told = await self._told(column, fault)
+        async with Stage.open(column, fault, self.vendors) as stage:
+            await self._other.configure(stage.config, stage.state)
+            alone = min([await self._alone(stage) for _ in range(SAMPLES)])
+            there = min([await self._alone_there(column) for _ in range(SAMPLES)])
+            await self._healthy(stage, fault)
+            await self._strike(fault, "primary")
+            first = await self._first(stage, fault, alone, told)
+            # first of the two: after a second a probe may find the primary well
+            await asyncio.sleep(SPREAD_SECONDS)
+            samples = 1 if fault.midway else SAMPLES
+            elsewhere = await self._elsewhere(stage, there, samples)
+            cells = [first, await self._next(stage, alone, samples), elsewhere]
+            if not fault.kind:
+                cells.append(await self._recovery(stage, fault))
+            await self._other.leave()
+            bills = {name: await self.vendors[name].bill() for name in NAMES}
+        for name in NAMES:
+            judge_bills(first, [*stage.settled, *stage.ledger_of_others], bills[name], name)
+        self._close(first, stage)
+        return cells
+
+    async def second_fault(self, column: Column, fault: Fault) -> Cell:
+        """The backup fails as the primary did, during the failover; a third one serves."""
+        told = await self._told(column, fault)
+        async with Stage.open(column, fault, self.vendors, both=True) as stage:
+            alone = await self._alone(stage, "last")
+            await self._healthy(stage, fault)
+            for name in ("primary", "backup"):
+                await self._strike(fault, name)
+            before = len(stage.attempts)
+            heard = await stage.call("three")
+        made = cell("second fault", column, heard)
+        judge_first(made, column, fault, heard, alone, failures=2, told=told)
+        tried = stage.attempts[before:]
+        made.check([name for name, _ in tried] == list(NAMES), f"tried {tried}")
+        self._close(made, stage)
+        return made
+
+    async def both_down(self, column: Column, fault: Fault) -> Cell:
+        """Nobody can serve: one explicit error in bounded time that holds every cause."""
+        async with Stage.open(column, fault, self.vendors, both=True) as stage:
+            alone = await self._alone(stage, "last")
+            await self._healthy(stage, fault)
+            for name in ("primary", "backup"):
+                await self._strike(fault, name)
+            heard = await stage.call()
+        made = cell("both down", column, heard)
+        if fault.midway and not stops(column, fault) and not heard.error:
+            # Each candidate got a piece further, and the last retry finished.
+            made.check(fault.garbled or not made.lost, f"{made.lost} words lost, no error")
+        else:
+            made.check(bool(heard.error), "no explicit error")
+            if not stops(column, fault):
+                made.check(heard.causes >= 2, f"{heard.causes} causes")
+            if not fault.midway:
+                # two attempts, and one retry of the last where the error says it can help
+                made.late = heard.took - 2 * (DEADLINE if fault.waits else 0.0) - alone - 0.1
+        self._close(made, stage)
+        return made
+
+    async def barge_in(self, column: Column, moment: BargeIn) -> Cell:
+        """The caller cuts in; the provider that was speaking is not to blame."""
+        hangs = next(fault for fault in FAULTS[column.modality] if fault.name == "hang")
+        fault = hangs if moment.hung else NOTHING
+        async with Stage.open(column, fault, self.vendors) as stage:
+            await self._strike(fault, "primary")
+            client = column.open("both", stage.http)
+            task = asyncio.create_task(column.use(client, Heard()))
+            await asyncio.sleep(moment.after)
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            task.cancel()
+            await asyncio.wait([task], timeout=5)
+            took = loop.time() - begun
+            tried = stage.attempts
+            blamed = list(stage.changes)
+            await self.vendors["primary"].heal()
+            again = await column.call(client)
+            served = stage.attempts[len(tried) :]
+            await client.aclose()
+        made = cell(moment.moment, column, again)
+        made.first, made.gap, made.late = None, 0.0, took
+        failed = moment.hung and moment.after > DEADLINE
+        outcomes = [outcome for _, outcome in tried]
+        right = ["first_content_timeout"] * failed + ["cancelled"]
+        made.check(task.cancelled(), "the cancellation was lost")
+        made.check(outcomes == right or not (outcomes or moment.after), f"tried {tried}")
+        made.check(len(blamed) == failed, f"{len(blamed)} were blamed")
+        made.check(served == [("backup" if failed else "primary", "ok")], f"then {served}")
+        made.check(not made.lost and not again.error, "the next call is not whole")
+        self._close(made, stage)
+        return made
+
+    async def _told(self, column: Column, fault: Fault) -> float:
+        """How long the bare client takes to tell of a fault that nobody has to wait for."""
+        if fault.waits or fault.midway:
+            return 0.0
+        async with aiohttp.ClientSession() as http:
+            await self.vendors.reset()
+            await self._strike(fault, "primary")
+            url = self.vendors["primary"].urls[column.vendor]
+            client = column.bare(url, http, fault.kind)
+            heard = await column.call(client, conn_options=APIConnectOptions(max_retry=0))
+            await client.aclose()
+        return heard.took
+
+    async def _alone(self, stage: Stage, route: str = "alone") -> float:
+        """What the backup needs for its first output when nothing else is tried."""
+        for _ in range(3):  # a machine that is busy elsewhere makes even that miss its deadline
+            if (first := (await stage.call(route)).first) is not None:
+                return first
+        raise RuntimeError(f"{stage.column}: the backup alone says nothing")
+
+    async def _alone_there(self, column: Column) -> float:
+        """The same in the other process."""
+        return (await self._other.call(column, "alone")).heard.first or 0.0
+
+    async def _healthy(self, stage: Stage, fault: Fault) -> None:
+        """A call without a fault; a voice without timings is measured by it."""
+        if not fault.kind:
+            await stage.call("three")
+
+    async def _strike(self, fault: Fault, name: str) -> None:
+        if fault.rule:
+            await self.vendors[name].inject(dict(fault.rule))
+
+    async def _first(self, stage: Stage, fault: Fault, alone: float, told: float) -> Cell:
+        column, before = stage.column, len(stage.attempts)
+        heard = await stage.call()
+        made = cell("first call", column, heard)
+        judge_first(made, column, fault, heard, alone, told=told)
+        tried = stage.attempts[before:]
+        right = ["primary"] if stops(column, fault) else ["primary", "backup"]
+        made.check([name for name, _ in tried] == right, f"tried {tried}")
+        outcome = dict(tried).get("primary")
+        made.check(outcome in fault.outcomes, f"the ledger calls it {outcome}")
+        told = [one.outcome for one in stage.failovers]
+        made.check(told == [outcome] * (len(right) - 1), f"failover events {told}")
+        degraded = [one for one in stage.changes if not one.available]
+        made.check(len(degraded) == 1, f"{len(degraded)} degraded events")
+        return made
+
+    async def _next(self, stage: Stage, alone: float, samples: int) -> Cell:
+        before = len(stage.attempts)
+        calls = [await stage.call() for _ in range(samples)]
+        tried = stage.attempts[before:]
+        return _judged_next("next call", stage, calls, tried, alone)
+
+    async def _elsewhere(self, stage: Stage, alone: float, samples: int) -> Cell:
+        told = [await self._other.call(stage.column, "both") for _ in range(samples)]
+        calls = [one.heard for one in told]
+        tried = [attempt for one in told for attempt in one.attempts]
+        return _judged_next("another process", stage, calls, tried, alone)
+
+    async def _recovery(self, stage: Stage, fault: Fault) -> Cell:
+        """A session goes on while the primary comes back; then the next session meets it."""
+        await self.vendors["primary"].heal()
+        client = stage.column.open("both", stage.http)
+        await stage.column.call(client)
+        seconds = _RETURN_SECONDS if fault.returns else 0.5
+        back = await stage.until(
+            lambda: stage.changes[-1:] and stage.changes[-1].available, seconds
+        )
+        await client.aclose()
+        before = len(stage.attempts)
+        heard = await stage.call()
+        made = cell("primary recovers", stage.column, heard)
+        made.check(back == fault.returns, "the primary never came back" if not back else "too soon")
+        expected = "primary" if fault.returns else "backup"
+        tried = stage.attempts[before:]
+        made.check(tried == [(expected, "ok")], f"tried {tried}")
+        made.check(not made.lost and not made.repeated and not heard.error, "not whole")
+        return made
+
+    def _close(self, made: Cell, stage: Stage) -> None:
+        made.problems += stage.leaks
+        made.problems += stage.ledger
+
+
+def _judged_next(
+    situation: str, stage: Stage, calls: list[Heard], tried: list[tuple[str, str]], alone: float
+) -> Cell:
+    """Calls that have to go straight to the backup; the quickest is compared to the quickest.
+
+    On a busy machine the cool-down may be over by then, and a probe, which says one word, finds a
+    primary well that fails in its second sentence. Such a call is a first call again.
+    """
+    best = min(calls, key=lambda one: NEVER if one.first is None else one.first)
+    made = cell(situation, stage.column, best, slack=NEXT_SLACK)
+    made.late = (best.first or NEVER) - alone
+    if any(one.available for one in stage.changes):
+        return made
+    made.check(tried == [("backup", "ok")] * len(calls), f"tried {tried}")
+    words = [cell(situation, stage.column, one) for one in calls]
+    made.check(all(not (one.lost or one.repeated or one.ended) for one in words), "not whole")
+    return made

@@ -1,0 +1,311 @@
+"""What the meter counts against what the vendors' doubles invoice: random calls, cut and failing.
+
+Clean calls count what the bill says, to the character, the sample and the token. Of a call that is
+cut, the vendor does not say what it cost; then the meter's error is bounded here, on the side that
+each bound names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from livekit import rtc
+from livekit.agents import APIError, llm
+from msgspec.structs import astuple
+
+import trunkline
+from trunkline import inference
+from trunkline.core.models import Attempt, Quality, Settlement, Usage
+from trunkline.doubles import BillLine, Double, Pace, Provider, Rule, tones
+
+TEXT = "the quick brown fox jumps over a lazy dog while seven wizards brew extraordinary potions"
+WORDS = TEXT.split()
+RATE = 16000
+AT_ONCE = 8
+PACE = Pace(first=0.003, between=0.001, rtf=0.005)
+DEADLINE = 0.4
+PATIENCE = 10.0
+"""The deadline where nothing fails: a busy machine must not make it so."""
+FAULTS = ("die", "stall", "end", "truncate", "garbage", "server_error", "rate_limited")
+ROUGH = 0.07
+"""The probability of each fault; together every other call meets one."""
+
+
+def sentence(random: random.Random, longest: int) -> str:
+    words = [random.choice(WORDS) for _ in range(random.randint(1, longest))]
+    return " ".join(words).capitalize() + random.choice(".!?")
+
+
+@dataclass
+class Trade:
+    """A Trunkline before a double: everything it settled, everything it was billed."""
+
+    double: Double
+    http: aiohttp.ClientSession
+    random: random.Random
+    settled: list[Settlement] = field(default_factory=list)
+
+    @property
+    def ours(self) -> Usage:
+        return total(one.entry.usage for one in self.settled)
+
+    @property
+    def bill(self) -> Usage:
+        return total(line.units for line in self.double.bill)
+
+    @property
+    def cut(self) -> list[Settlement]:
+        """What did not end well."""
+        return [one for one in self.settled if one.attempt.outcome != "ok"]
+
+
+def total(parts: Any) -> Usage:
+    columns = list(zip(*(astuple(part) for part in parts), strict=True))
+    return Usage(*(sum(column) for column in columns))
+
+
+@contextlib.asynccontextmanager
+async def trading(
+    place: Path, model: str, modality: str, seed: int, faults: bool
+) -> AsyncIterator[Trade]:
+    """One vendor behind its route "main" until the block ends; then all is settled and closed."""
+    source = random.Random(seed)
+    vendor = model.split("/")[0]
+    provider = Provider(vendor, pace=PACE, answer=lambda _: sentence(source, 30))
+    rules = [
+        Rule(kind=kind, after=source.randint(0, 5), probability=ROUGH) for kind in FAULTS if faults
+    ]
+    async with Double.serve([provider], faults=rules, seed=seed) as double:
+        path = "/v1" if vendor in ("openai", "elevenlabs") else ""
+        deadlines = dict.fromkeys(
+            ("connect", "first_content", "idle"), DEADLINE if faults else PATIENCE
+        )
+        settings = {
+            "version": 1,
+            "providers": {vendor: {"api_key": "k", "base_url": double.url(vendor) + path}},
+            "routes": {
+                "main": {"modality": modality, "candidates": [model], "deadlines": deadlines}
+            },
+        }
+        (place / "trunkline.yaml").write_text(json.dumps(settings))
+        trunkline.configure(place / "trunkline.yaml", place / "state")
+        async with aiohttp.ClientSession() as http:
+            trade = Trade(double, http, source)
+            stop = trunkline.on("settled", trade.settled.append)
+            yield trade
+            await trunkline.aclose()
+            stop()
+
+
+async def calls(trade: Trade, call: Callable[[Trade], Awaitable[None]], times: int) -> None:
+    """So many calls, some at once; a call that fails is a call."""
+
+    async def one(limit: asyncio.Semaphore) -> None:
+        async with limit, asyncio.timeout(30):
+            with contextlib.suppress(APIError, RuntimeError):  # RuntimeError: pushed after the end
+                await call(trade)
+
+    limit = asyncio.Semaphore(AT_ONCE)
+    await asyncio.gather(*(one(limit) for _ in range(times)))
+    async with asyncio.timeout(10):
+        while any(one.outcome == "running" for one in trade.double.requests):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+def chat(*, barge: bool) -> Callable[[Trade], Awaitable[None]]:
+    async def call(trade: Trade) -> None:
+        context = llm.ChatContext.empty()
+        context.add_message(role="system", content=sentence(trade.random, 40))
+        context.add_message(role="user", content=sentence(trade.random, 20))
+        left = trade.random.randint(1, 60) if barge else None
+        model = inference.LLM("main")
+        try:
+            async with model.chat(chat_ctx=context) as stream:
+                async for _ in stream:
+                    left = None if left is None else left - 1
+                    if left == 0:
+                        break
+        finally:
+            await model.aclose()
+
+    return call
+
+
+def speak(*, barge: bool) -> Callable[[Trade], Awaitable[None]]:
+    """Text comes word by word; a barge-in may come before its end."""
+
+    async def call(trade: Trade) -> None:
+        words = sentence(trade.random, 40).split(" ")
+        left = trade.random.uniform(0, 3) if barge else float("inf")
+        voice = inference.TTS("main", http_session=trade.http)
+        stream = voice.stream()
+
+        async def push() -> None:
+            for n, word in enumerate(words):
+                stream.push_text(f" {word}" if n else word)
+                await asyncio.sleep(0.001)
+            stream.end_input()
+
+        pushing = asyncio.create_task(push())
+        try:
+            async with stream:
+                async for audio in stream:
+                    left -= audio.frame.duration
+                    if left <= 0:
+                        break
+        finally:
+            pushing.cancel()
+            await asyncio.gather(pushing, return_exceptions=True)
+            await voice.aclose()
+
+    return call
+
+
+def hear(*, barge: bool) -> Callable[[Trade], Awaitable[None]]:
+    """Audio faster than it is said; half of those who may leave in the middle do."""
+
+    async def call(trade: Trade) -> None:
+        pcm = tones.encode(sentence(trade.random, 6), RATE) + bytes(RATE)
+        frames = [pcm[at : at + 640].ljust(640, b"\0") for at in range(0, len(pcm), 640)]
+        leaves = barge and trade.random.random() < 0.5
+        if leaves:
+            frames = frames[: trade.random.randint(1, len(frames))]
+        recogniser = inference.STT("main", http_session=trade.http)
+        try:
+            async with recogniser.stream() as stream:
+                for frame in frames:
+                    stream.push_frame(rtc.AudioFrame(frame, RATE, 1, 320))
+                    await asyncio.sleep(0.001)
+                if not leaves:
+                    stream.end_input()
+                    async for _ in stream:
+                        pass
+        finally:
+            await recogniser.aclose()
+
+    return call
+
+
+TIMES = [
+    pytest.param(12, 1, id="quick"),
+    *(pytest.param(300, seed, id=f"soak-{seed}", marks=pytest.mark.soak) for seed in (2, 3)),
+]
+"""Calls of a run, and its seed."""
+
+
+@pytest.mark.parametrize(("times", "seed"), TIMES)
+async def test_tokens_are_those_of_the_bill(tmp_path: Path, times: int, seed: int) -> None:
+    async with trading(tmp_path, "openai/gpt-4.1", "llm", seed, faults=False) as trade:
+        await calls(trade, chat(barge=False), times)
+    assert {one.entry.quality for one in trade.settled} == {Quality.EXACT}
+    assert trade.ours == trade.bill
+    # gpt-4.1: 2 USD a million tokens in, 8 out
+    due = 2_000 * trade.bill.tokens_in + 8_000 * trade.bill.tokens_out
+    assert sum(one.entry.charge.nanos for one in trade.settled if one.entry.charge) == due
+
+
+@pytest.mark.parametrize(("times", "seed"), TIMES)
+async def test_tokens_that_nobody_told_are_estimated(tmp_path: Path, times: int, seed: int) -> None:
+    """The vendor tells no usage of an answer that was cut, so what is exact is exact by request."""
+    async with trading(tmp_path, "openai/gpt-4.1", "llm", seed, faults=True) as trade:
+        await calls(trade, chat(barge=True), times)
+    lines = {line.request_id: line for line in trade.double.bill}
+    attempts = [(one.attempt, one.entry, line_of(one.attempt, lines)) for one in trade.settled]
+    exact = [(entry.usage, line) for _, entry, line in attempts if entry.quality is Quality.EXACT]
+    assert [usage for usage, line in exact if line] == [line.units for _, line in exact if line]
+    assert all(usage == Usage() for usage, line in exact if line is None)
+    estimated = [one for one in attempts if one[1].quality is not Quality.EXACT]
+    assert estimated
+    for attempt, entry, line in estimated:
+        if line is not None:
+            # To this vendor a token is a word; to the estimate it is four characters, of which the
+            # longest word has fourteen. What had not come when the answer was cut is not counted.
+            assert line.units.tokens_in / 2 <= entry.usage.tokens_in <= 4 * line.units.tokens_in
+            assert entry.usage.tokens_out <= 4 * line.units.tokens_out, attempt.outcome
+
+
+def line_of(attempt: Attempt, lines: dict[str, BillLine]) -> BillLine | None:
+    return lines.get(attempt.provider_request_id.removeprefix("chatcmpl-"))
+
+
+VOICES = [
+    # whose audio comes as it was made, or as MP3, whose frames are filled up
+    ("cartesia/sonic-3", 0),
+    ("deepgram/aura-2", 0),
+    ("elevenlabs/eleven_flash_v2_5", 60_000_000),
+]
+
+
+@pytest.mark.parametrize(("model", "filled_ns"), VOICES, ids=[model for model, _ in VOICES])
+@pytest.mark.parametrize(("times", "seed"), TIMES)
+async def test_characters_and_speech_are_those_of_the_bill(
+    tmp_path: Path, times: int, seed: int, model: str, filled_ns: int
+) -> None:
+    async with trading(tmp_path, model, "tts", seed, faults=False) as trade:
+        await calls(trade, speak(barge=False), times)
+    assert {one.entry.quality for one in trade.settled} == {Quality.EXACT}
+    assert trade.ours.characters == trade.bill.characters
+    assert 0 <= trade.ours.audio_out_ns - trade.bill.audio_out_ns <= filled_ns * times
+
+
+@pytest.mark.parametrize(("model", "filled_ns"), VOICES, ids=[model for model, _ in VOICES])
+@pytest.mark.parametrize(("times", "seed"), TIMES)
+async def test_of_cut_speech_no_character_is_forgotten(
+    tmp_path: Path, times: int, seed: int, model: str, filled_ns: int
+) -> None:
+    """Text that was pushed and not read yet is counted: too much, never too little."""
+    async with trading(tmp_path, model, "tts", seed, faults=True) as trade:
+        await calls(trade, speak(barge=True), times)
+    assert trade.cut
+    cut = total(one.entry.usage for one in trade.cut)
+    assert trade.bill.characters <= trade.ours.characters
+    assert trade.ours.characters - trade.bill.characters <= cut.characters
+    assert trade.ours.audio_out_ns <= trade.bill.audio_out_ns + filled_ns * len(trade.settled)
+
+
+EARS = [
+    # and what a plugin adds in silence, so that the vendor takes the end of a stream
+    ("deepgram/nova-3", 0),
+    ("deepgram/flux-general", 0),
+    ("cartesia/ink-whisper", 0),
+    ("elevenlabs/scribe_v2_realtime", 300_000_000),
+]
+
+
+@pytest.mark.parametrize(("model", "added_ns"), EARS, ids=[model for model, _ in EARS])
+@pytest.mark.parametrize(("times", "seed"), TIMES)
+async def test_audio_heard_is_that_of_the_bill(
+    tmp_path: Path, times: int, seed: int, model: str, added_ns: int
+) -> None:
+    async with trading(tmp_path, model, "stt", seed, faults=False) as trade:
+        await calls(trade, hear(barge=False), times)
+    assert {one.entry.quality for one in trade.settled} == {Quality.EXACT}
+    assert trade.bill.audio_in_ns - trade.ours.audio_in_ns == added_ns * times
+
+
+LOST_NS = 500_000_000
+"""What a cut recogniser may have been sent, or not been sent, besides what was counted."""
+
+
+@pytest.mark.parametrize(("model", "added_ns"), EARS, ids=[model for model, _ in EARS])
+@pytest.mark.parametrize(("times", "seed"), TIMES)
+async def test_of_cut_audio_the_error_is_bounded(
+    tmp_path: Path, times: int, seed: int, model: str, added_ns: int
+) -> None:
+    """A plugin sends whole chunks, so the last part of one stays with it; and what a connection had
+    been sent before it turned out to be none is not counted."""
+    async with trading(tmp_path, model, "stt", seed, faults=True) as trade:
+        await calls(trade, hear(barge=True), times)
+    assert trade.cut
+    error_ns = trade.bill.audio_in_ns - trade.ours.audio_in_ns
+    bound_ns = LOST_NS * len(trade.cut)
+    assert -bound_ns <= error_ns <= bound_ns + added_ns * len(trade.settled)

@@ -1,0 +1,149 @@
+"""The command line as its user meets it: status, one sentence on stderr, nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import wave
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from trunkline import __version__
+from trunkline.cli import app
+
+COMMAND = Path(sys.executable).with_name("trunkline")
+HELP_SECONDS = 0.4
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(arg) for arg in args], prog_name="trunkline")
+
+
+def wav(path: Path, frames: bytes) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(frames)
+    return path
+
+
+def test_help_and_version() -> None:
+    assert run("--version").stdout == f"trunkline {__version__}\n"
+    shown = run("--help")
+    assert shown.exit_code == 0
+    for command in ("demo", "ledger", "config"):
+        assert re.search(rf"^  {command} ", shown.stdout, re.MULTILINE)
+
+
+def test_help_is_quick() -> None:
+    """CPU seconds of the best of three: the machine may be busy with something else."""
+
+    def once() -> float:
+        before = os.times()
+        subprocess.run([COMMAND, "--help"], check=True, capture_output=True)
+        after = os.times()
+        spent = after.children_user + after.children_system
+        return spent - before.children_user - before.children_system
+
+    assert min(once() for _ in range(3)) < HELP_SECONDS
+
+
+def test_bad_input_is_one_sentence_and_status_2(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    mp3 = tmp_path / "song.wav"
+    mp3.write_bytes(b"ID3\x04" + bytes(100))
+    settings = tmp_path / "bad.yaml"
+    settings.write_text("version: 1\nstackz: {}\n")
+    out = ("--out", tmp_path / "out")
+    table = {
+        "looks like MP3": ("demo", *out, "--caller", mp3),
+        "is silent": ("demo", *out, "--caller", wav(tmp_path / "silent.wav", bytes(32_000))),
+        "No such file": ("demo", *out, "--caller", tmp_path / "none.wav"),
+        "cannot be written to": ("demo", "--out", tmp_path / "file" / "out"),
+        "nowhere": ("demo", *out, "--stack", "nowhere"),
+        "stackz": ("config", "check", settings),
+        "bad.yaml": ("demo", *out, "--config", settings),
+        "holds no ledger": ("ledger", "--state", tmp_path / "empty"),
+    }
+    for told, args in table.items():
+        result = run(*args)
+        assert result.exit_code == 2, result.output
+        assert re.fullmatch(r"error: [^\n]+\n", result.stderr), result.stderr
+        assert told in result.stderr
+        assert result.stdout == ""
+
+
+def test_every_mistake_of_a_configuration_is_told(tmp_path: Path) -> None:
+    settings = tmp_path / "bad.yaml"
+    settings.write_text("version: 1\nstackz: {}\nprojekt: a\n")
+    result = run("config", "check", settings)
+    assert result.exit_code == 2
+    assert [line[:7] for line in result.stderr.splitlines()] == ["error: ", "error: "]
+
+
+def test_settings_in_order_are_confirmed(tmp_path: Path) -> None:
+    settings = tmp_path / "good.yaml"
+    settings.write_text("version: 1\n")
+    result = run("config", "check", settings)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "in order" in result.stdout
+
+
+def test_wrong_options_are_told_by_the_parser() -> None:
+    result = run("demo", "--nonsense")
+    assert result.exit_code == 2
+    assert "--nonsense" in result.stderr
+
+
+@pytest.fixture
+def surprise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake in the code: settings are read by something that cannot read."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of cheese")
+
+    monkeypatch.setattr("trunkline.compose.configure", fail)
+
+
+@pytest.mark.usefixtures("surprise")
+def test_the_unexpected_is_one_line_and_a_way_to_more() -> None:
+    result = run("config", "check")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: unexpected RuntimeError: out of cheese; ")
+    assert "trunkline --debug" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" in run("--debug", "config", "check").stderr
+
+
+def test_an_interrupted_start_is_clean(tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [COMMAND, "demo", "--out", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 20
+    while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    demo.send_signal(signal.SIGINT)
+    out, err = demo.communicate(timeout=60)
+    assert demo.returncode == 130
+    assert b"Traceback" not in out + err
+
+
+def test_a_reader_who_leaves_is_no_error(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    settings = tmp_path / "good.yaml"
+    settings.write_text("version: 1\n")
+    done = subprocess.run(
+        [COMMAND, "config", "check", settings], stdout=writing, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(writing)
+    assert done.stderr == b""
+    assert done.returncode == 141

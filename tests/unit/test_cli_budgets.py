@@ -1,0 +1,104 @@
+"""``trunkline budgets`` and ``trunkline limits`` as their user meets them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from trunkline.cli import app
+from trunkline.clock import now_ns
+from trunkline.core.ports import Change, Said
+from trunkline.core.windows import Kind, Window
+from trunkline.store.gates import SQLiteGateStore
+
+CONFIG = """\
+version: 1
+budgets:
+  day: {window: day, amount: {tokens: 1000}}
+  each: {scope: [agent: "*"], window: total, amount: {usd: 2.5}, shadow: true}
+limits:
+  lines: {amount: {streams: 3}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "trunkline.yaml").write_text(CONFIG)
+    store = SQLiteGateStore(tmp_path / "state")
+    day = Window(Kind.DAY).at(now_ns()).slot_ns
+    changes = (
+        Change("budget:day", day, spent=700, attempts=9),
+        Change("budget:each;agent=ann", 0, spent=3_000_000_000, attempts=2, unpriced=1),
+    )
+    store.flush(Said(changes))
+    store.close()
+    return tmp_path
+
+
+def run(folder: Path, *args: str) -> Result:
+    where = ["--config", str(folder / "trunkline.yaml"), "--state", str(folder / "state")]
+    return CliRunner().invoke(app, [*args, *where], prog_name="trunkline")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (
+            ["budgets", "state"],
+            [
+                "day (every call): 700 tokens of 1000 tokens a day spent (70.0 %), resets ",
+                "each [agent=ann] (agent=*, shadow): 3 USD of 2.5 USD in total spent (120.0 %), "
+                "1 attempts unpriced",
+            ],
+        ),
+        (["limits", "state"], ["lines (every call): 3 streams left of 3 streams at once"]),
+        (["budgets", "history", "each"], ["all time  [agent=ann]  3 USD in 2 attempts, 1 of them"]),
+        (
+            ["budgets", "explain", "llm", "--tokens", "200"],
+            ["day: passes, taking up to 200 tokens of 300 tokens left", "the attempt passes"],
+        ),
+        (
+            ["limits", "explain", "llm", "--tokens", "400", "--agent", "ann"],
+            [
+                "day: budget day (every call) does not allow this llm attempt, which may take "
+                "400 tokens: of 1000 tokens a day 700 tokens are spent; it resets at ",
+                "each: in shadow, passes: budget each",
+                "the attempt is refused",
+            ],
+        ),
+        (
+            ["budgets", "override", "day", "--amount", "800", "--until", "2999-01-01"],
+            ["error: an override ends in the future, within 366 days"],
+        ),
+        (
+            ["budgets", "override", "day", "--amount", "600", "--until", "{soon}"],
+            ["error: 700 tokens of budget day are spent already, more than 600 tokens"],
+        ),
+        (
+            ["budgets", "override", "dya", "--end"],
+            ['error: there is no budget "dya"; did you mean "day"?'],
+        ),
+        (["budgets", "explain", "video"], ['error: "video" is no modality']),
+    ],
+)
+def test_what_the_commands_say(folder: Path, args: list[str], said: list[str]) -> None:
+    soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    result = run(folder, *(arg.replace("{soon}", soon) for arg in args))
+    for line in said:
+        assert line in result.output, result.output
+    assert result.exit_code == (2 if said[0].startswith("error") else 0)
+    assert not list((folder / "state").glob("*.gate")), "nothing is held"
+
+
+def test_an_override_stands_until_it_is_taken_back(folder: Path) -> None:
+    until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    assert run(folder, "budgets", "override", "day", "--amount", "5000", "--until", until).output
+    assert "overridden from 1000 tokens" in run(folder, "budgets", "state").output
+    assert (
+        "the attempt passes" in run(folder, "budgets", "explain", "llm", "--tokens", "900").output
+    )
+    assert run(folder, "budgets", "override", "day", "--end").output == "day: 1000 tokens again\n"
+    assert "overridden" not in run(folder, "budgets", "state").output
