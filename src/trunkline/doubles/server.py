@@ -183,6 +183,8 @@ class Double:
             return _rejection(vendor, exchange, no)
         except Over as over:
             return over.response or web.Response()
+        except ConnectionError:  # the client left in the middle, as callers do
+            return web.Response()
         finally:
             exchange.close(outcome)
 

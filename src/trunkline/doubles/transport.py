@@ -172,10 +172,11 @@ class Socket:
         return verdict is Verdict.SEND
 
     async def ping(self, every: float) -> None:
-        """Ping each ``every`` seconds until cancelled."""
-        while True:
-            await self.response.ping()
-            await asyncio.sleep(every)
+        """Ping each ``every`` seconds until cancelled, or until the client is gone."""
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await self.response.ping()
+                await asyncio.sleep(every)
 
 
 def _close_code(turn: Turn) -> int:
