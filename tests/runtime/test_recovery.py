@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import wave
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from trunkline.runtime.health import HealthBook
 from trunkline.runtime.llm import LLM
 from trunkline.runtime.stt import STT
 from trunkline.runtime.tts import TTS
+from trunkline.store.shared_local import InMemorySharedState
 
 FAST = Deadlines(connect=0.5, first_content=0.5, idle=0.5, total=10)
 CALL = Identity(call="call")
@@ -33,12 +35,14 @@ SOON = HealthPolicy(cooldown=0.1, longest_cooldown=0.2)
 class House:
     """One process: an engine with quick cool-downs, and what it made, closed at the end."""
 
-    def __init__(self, policy: HealthPolicy = SOON) -> None:
+    def __init__(
+        self, policy: HealthPolicy = SOON, shared: InMemorySharedState | None = None
+    ) -> None:
         self.ledger = Ledger()
         self.failovers: list[Failover] = []
         self.closed: list[str] = []
         gate = Gate(self.ledger, lambda _: None, lambda _: None)
-        self.engine = Engine(gate, HealthBook(None, policy), self.failovers.append)
+        self.engine = Engine(gate, HealthBook(shared, policy), self.failovers.append)
         self._made: list[Any] = []
 
     def closing(self, name: str) -> Callable[[], Any]:
@@ -153,6 +157,41 @@ async def test_a_model_returns_when_a_probe_finds_it_well(house: House) -> None:
     probes = [one for one in house.served if one[2] is Purpose.PROBE]
     assert probes
     assert all(provider == "a" for provider, _, _ in probes)
+
+
+async def test_a_prober_called_off_while_it_asks_leaves_the_key_to_the_next() -> None:
+    """A session that closes must not keep a candidate from everybody for a lease."""
+    shared, policy = Slow(), replace(SOON, probe_lease=3600)
+    first, second = House(policy, shared), House(policy, shared)
+    primary, backup = FakeLLM(DOWN), FakeLLM(["backup"])
+    plan = candidate("a", primary), candidate("b", backup)
+    ended = first.llm(*plan)
+    assert await chat(ended) == "backup"
+    await asyncio.to_thread(shared.asked.wait, 10)
+    await ended.aclose()
+    shared.answers.set()
+    await asyncio.to_thread(shared.granted.wait, 10)
+    primary.steps = ["primary"]
+    model = second.llm(*plan)
+    assert await chat(model) == "backup"
+    await until(lambda: second.engine.health.allows(plan[0].key))
+    await first.aclose()
+    await second.aclose()
+
+
+class Slow(InMemorySharedState):
+    """Takes its time with a lease."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.answers, self.granted = (threading.Event() for _ in range(3))
+
+    def lease(self, name: str, owner: str, seconds: float) -> bool:
+        self.asked.set()
+        assert self.answers.wait(10)
+        granted = super().lease(name, owner, seconds)
+        self.granted.set()
+        return granted
 
 
 async def test_a_caller_keeps_the_voice_of_the_backup(house: House) -> None:

@@ -161,15 +161,21 @@ class HealthBook:
         if not is_due(self.health(key).breaker, self._now(), self.policy):
             return False
         owner = new_id()
-        if self._shared is not None:
-            if not self._shared.lease(_lease_of(key), owner, self.policy.probe_lease):
-                return False
-            self._probes[key] = owner
+        if self._shared is not None and not self._shared.lease(
+            _lease_of(key), owner, self.policy.probe_lease
+        ):
+            return False
+        self._probes[key] = owner
         # With the lease came whatever the last prober put before it gave the lease back.
         if self._apply(key, ProbeStarted()):
             return True
         self._end_probe(key)
         return False
+
+    def abandon_probe(self, key: str) -> None:
+        """Leave a probe that was begun here, and has no outcome, to the next prober."""
+        if key in self._probes:
+            self.record(key, "cancelled", started_ns=self._now(), purpose=Purpose.PROBE)
 
     def on_transition(self, listener: Listener) -> Callable[[], object]:
         """Call ``listener`` with every transition, of all processes; returns how to stop that.

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 
 from ..core.models import Candidate, Plan
 from ..errors import TrunklineError
 from .attempt import Engine
+from .health import HealthBook
 
 logger = logging.getLogger("trunkline")
 
@@ -51,14 +53,45 @@ class Prober:
                 return
             due = set(health.due_for_probe())
             for candidate in ill:
-                if candidate.key in due and await asyncio.to_thread(
-                    health.begin_probe, candidate.key
-                ):
+                if candidate.key in due:
                     await self._try(candidate, plan)
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _try(self, candidate: Candidate, plan: Plan) -> None:
+        turn = _Turn(self._engine.health, candidate.key)
         try:
-            await self._probe(candidate, plan)
+            if await asyncio.to_thread(turn.take):
+                await self._probe(candidate, plan)
         except TrunklineError as error:
             logger.info("%s is not back yet: %s", candidate, error)
+        except asyncio.CancelledError:
+            turn.give_back()
+            raise
+
+
+class _Turn:
+    """One probe's right to a key. Who waits for it may be cancelled while a thread still asks."""
+
+    def __init__(self, health: HealthBook, key: str) -> None:
+        self._health = health
+        self._key = key
+        self._lock = threading.Lock()
+        self._taken = self._is_unwanted = False
+
+    def take(self) -> bool:
+        """Whether to probe. Blocks up to half a second."""
+        taken = self._health.begin_probe(self._key)
+        with self._lock:
+            self._taken = taken
+            is_unwanted = self._is_unwanted
+        if taken and is_unwanted:
+            self._health.abandon_probe(self._key)
+        return taken
+
+    def give_back(self) -> None:
+        """Leave the key to the next prober, unless the probe has had an outcome."""
+        with self._lock:
+            self._is_unwanted = True
+            taken = self._taken
+        if taken:
+            self._health.abandon_probe(self._key)
