@@ -56,8 +56,11 @@ class FakeLLM(llm.LLM[Any]):
 
     @property
     def model(self) -> str:
-        """Models that tell their usage and those that do not are not one and the same."""
-        return "silent" if self.usage is None else "telling"
+        return "fake"
+
+    @property
+    def provider(self) -> str:
+        return "fake"
 
     def chat(self, *, chat_ctx: Any, tools: Any, conn_options: Any, **_: Any) -> llm.LLMStream:
         self.chats += 1
@@ -184,7 +187,7 @@ class _FakeEars(stt.RecognizeStream):
 
 
 def candidate(name: str, live: Any) -> Candidate:
-    return Candidate(ModelRef(name, "fake"), name, live=live)
+    return Candidate(ModelRef(name, "fake"), name, live=live, own=True)
 
 
 def frames(seconds: float, rate: int = RATE, step: float = 0.05) -> list[rtc.AudioFrame]:

@@ -12,7 +12,16 @@ from livekit.agents import APIConnectionError, APIError, APIStatusError, llm
 from plugins import END, HANG, FakeLLM, FakeSTT, FakeTTS, Ledger, candidate, frames
 
 from trunkline.core.events import Failover
-from trunkline.core.models import AfterOutput, Candidate, Deadlines, Identity, Plan, Quality, Usage
+from trunkline.core.models import (
+    AfterOutput,
+    Candidate,
+    Deadlines,
+    Identity,
+    ModelRef,
+    Plan,
+    Quality,
+    Usage,
+)
 from trunkline.errors import AllCandidatesFailed
 from trunkline.runtime.attempt import Engine
 from trunkline.runtime.gate import Gate
@@ -199,6 +208,7 @@ async def test_a_retry_can_help_the_last_candidate(bench: Bench) -> None:
     asyncio.get_running_loop().call_later(0.05, setattr, flaky, "steps", WORDS)
     assert await bench.chat(bench.llm(candidate("a", flaky))) == " ".join(WORDS)
     assert bench.ledger.outcomes == [("a", "connect_failed"), ("a", "ok")]
+    assert bench.failovers == [], "nobody took over"
 
 
 USAGE = llm.CompletionUsage(
@@ -211,6 +221,31 @@ async def test_usage_is_the_vendors_where_it_tells(bench: Bench) -> None:
     (record,) = bench.ledger.records
     assert record.entry.usage == Usage(tokens_in=11, tokens_out=7, tokens_cached=3)
     assert record.entry.quality is Quality.EXACT
+
+
+async def test_what_one_connection_does_is_not_expected_of_another(bench: Bench) -> None:
+    """Plugins of the same model, of which one has a server that tells no usage."""
+    model = ModelRef("fake", "fake")
+    telling = Candidate(model, "telling", live=FakeLLM(WORDS, USAGE))
+    silent = Candidate(model, "silent", live=FakeLLM(WORDS))
+    cut = Candidate(model, "telling", live=FakeLLM(WORDS[:2]))
+    for one in (telling, silent):
+        assert await bench.chat(bench.llm(one)) == " ".join(WORDS)
+    with pytest.raises(APIConnectionError):  # a plugin built anew for the same connection is known
+        await bench.chat(bench.llm(cut))
+    assert [outcome for _, outcome in bench.ledger.outcomes] == ["ok", "ok", "stream_cut"]
+
+
+async def test_the_pace_of_one_voice_is_not_expected_of_another(bench: Bench) -> None:
+    """Instances that the user built: nobody sees which voice they speak with."""
+    text = "A sentence of so many letters that its length in time says how fast a voice is."
+    slow, quick = candidate("a", FakeTTS()), candidate("a", FakeTTS(["quickly"] * 4))
+    for one in (slow, quick):
+        await bench.speak(one, text=text)
+    assert [outcome for _, outcome in bench.ledger.outcomes] == ["ok", "ok"]
+    slow.live.steps = ["quickly"] * 4
+    with pytest.raises(APIConnectionError):
+        await bench.speak(slow, text=text)
 
 
 async def _interrupt(start: Callable[[], Any], after: float) -> None:

@@ -13,7 +13,7 @@ from gateway_house import AUTH, House, events, running, text_of
 from livekit.agents import llm
 
 from trunkline import catalog
-from trunkline.core.models import ModelRef
+from trunkline.core.models import Candidate, ModelRef
 from trunkline.errors import UsageError
 from trunkline.gateway.chat_plugin import ask_plugin
 from trunkline.runtime.chat import ChatRequest
@@ -74,7 +74,7 @@ TOOL = {"type": "function", "function": {"name": "book", "description": "Books."
 async def test_a_request_becomes_livekits_context() -> None:
     plugin = Recording()
     params = {"tool_choice": "auto", "temperature": 0.1}
-    stream = ask_plugin(plugin, ChatRequest(MESSAGES, [TOOL], params), 5.0)
+    stream = ask_plugin(candidate(plugin), ChatRequest(MESSAGES, [TOOL], params), 5.0)
     await stream.aclose()
     asked = plugin.asked
     items = asked["chat_ctx"].items
@@ -109,7 +109,11 @@ async def test_a_request_becomes_livekits_context() -> None:
 )
 async def test_what_livekit_has_no_form_for_is_refused(request_: ChatRequest, told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        ask_plugin(Recording(), request_, 5.0)
+        ask_plugin(candidate(Recording()), request_, 5.0)
+
+
+def candidate(plugin: Recording) -> Candidate:
+    return Candidate(ModelRef("recording", "any"), "recording", live=plugin)
 
 
 @contextlib.asynccontextmanager

@@ -69,7 +69,7 @@ class ChatLine(TextLine):
         from .chat_plugin import ask_plugin  # with livekit, which no other chat needs
 
         total = self._plan.deadlines.total
-        return _Flushing(ask_plugin(candidate.live, request, total), self._sink, lambda: False)
+        return _Flushing(ask_plugin(candidate, request, total), self._sink, lambda: False)
 
     def send(self, delta: ChatDelta) -> None:
         self._sink.put(delta)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from livekit.agents import llm
 
+from ..core.models import Candidate
 from ..errors import UsageError
 from ..runtime.chat import ChatRequest
 from ..runtime.livekit_chat import PluginChat, plugin_chat
@@ -18,11 +19,11 @@ from ..runtime.livekit_chat import PluginChat, plugin_chat
 _ROLES = {"system", "developer", "user", "assistant"}
 
 
-def ask_plugin(plugin: llm.LLM[Any], request: ChatRequest, seconds: float) -> PluginChat:
-    """Ask ``plugin``. Raises UsageError for what LiveKit has no form for."""
+def ask_plugin(candidate: Candidate, request: ChatRequest, seconds: float) -> PluginChat:
+    """Ask the plugin of ``candidate``. Raises UsageError for what LiveKit has no form for."""
     context = llm.ChatContext(list(_items(request.messages)))
     tools = [_tool(tool) for tool in request.tools]
-    return plugin_chat(plugin, context, tools, request.params, seconds)
+    return plugin_chat(candidate, context, tools, request.params, seconds)
 
 
 class _Function(msgspec.Struct):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .. import catalog
@@ -34,7 +36,7 @@ def live_plan(
         raise UsageError(f"timeout is {timeout}: give seconds greater than 0")
     deadlines = Deadlines() if timeout is None else Deadlines(timeout, timeout, timeout)
     return Plan(
-        tuple(live_candidate(instance) for instance in instances),
+        tuple(_told_apart([live_candidate(instance) for instance in instances])),
         deadlines,
         after_output,
         retries=retries,
@@ -45,13 +47,27 @@ def live_plan(
 def live_candidate(instance: Any) -> Candidate:
     """``instance`` as a candidate, named by the provider whose plugin it is.
 
-    It is priced as that provider is, where the catalogue knows it; health is kept per model, for
-    all instances together.
+    It is priced as that provider is, where the catalogue knows it; health is kept per model, and
+    per place among the instances of one model in a plan.
     """
     module = type(instance).__module__.split(".")
     known = [part for part in module if catalog.canonical(part) in catalog.PROVIDERS]
     provider = catalog.canonical(known[-1]) if known else type(instance).__qualname__.lower()
-    return Candidate(ModelRef(provider, str(instance.model)), connection="live", live=instance)
+    return Candidate(
+        ModelRef(provider, str(instance.model)), connection="live", live=instance, own=True
+    )
+
+
+def _told_apart(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+    """Instances of one model in one plan have connections of their own: ``live``, ``live-2``, ...
+
+    They are there because one may be well when the other is not.
+    """
+    seen: Counter[str] = Counter()
+    for one in candidates:
+        seen[one.key] += 1
+        nth = seen[one.key]
+        yield one if nth == 1 else replace(one, connection=f"{one.connection}-{nth}")
 
 
 def closing(instances: Sequence[Any]) -> Callable[[], Awaitable[None]]:

@@ -91,12 +91,12 @@ class Engine:
         if purpose is Purpose.SERVE:
             plan = await self._affordable(line.modality, plan, identity)
         causes: list[tuple[str, ProviderError]] = []
-        previous: Attempt | None = None
+        failed: tuple[Candidate, Attempt] | None = None
         for index, candidate in enumerate(self._schedule(plan, causes)):
-            if previous is not None:
-                self._tell(previous, candidate)
-                if index >= len(plan.candidates):
-                    await asyncio.sleep(plan.retry_pause)
+            if failed is not None and candidate is not failed[0]:
+                self._tell(failed[1], candidate)
+            if index >= len(plan.candidates):
+                await asyncio.sleep(plan.retry_pause)
             attempt = _new_attempt(line, plan, candidate, identity, turn, index, purpose)
             try:
                 served = await self._attempt(line, plan, candidate, attempt)
@@ -111,7 +111,7 @@ class Engine:
                 )
                 if not line.may_continue(plan):
                     raise
-                previous = attempt
+                failed = candidate, attempt
             else:
                 return served
         raise AllCandidatesFailed(causes)

@@ -50,7 +50,7 @@ class ChatLine(TextLine):
             return candidate.live.stream(
                 candidate.ref.model, request, connect_timeout=self._plan.deadlines.connect
             )
-        return self._plugin_chat(candidate.live, continued)
+        return self._plugin_chat(candidate, continued)
 
     def _request(self, candidate: Candidate, client: WireLLM, continued: str) -> ChatRequest:
         marked = self._breakpoints
@@ -67,13 +67,13 @@ class ChatLine(TextLine):
             )
         return ChatRequest(messages, tools, {**self._params, **candidate.options})
 
-    def _plugin_chat(self, plugin: llm.LLM[Any], continued: str) -> PluginChat:
+    def _plugin_chat(self, candidate: Candidate, continued: str) -> PluginChat:
         chat_ctx = self._sink.chat_ctx
         if continued:
             chat_ctx = chat_ctx.copy()
             chat_ctx.add_message(role="assistant", content=continued)
         return plugin_chat(
-            plugin, chat_ctx, self._sink.tools, self._params, self._plan.deadlines.total
+            candidate, chat_ctx, self._sink.tools, self._params, self._plan.deadlines.total
         )
 
     def send(self, delta: ChatDelta) -> None:

@@ -8,16 +8,23 @@ from typing import Any
 
 from livekit.agents import APIConnectOptions, llm
 
-from ..core.models import Usage
+from ..core.models import Candidate, Usage
 from ..errors import StreamCut, UnsupportedOption
 from .chat import ChatDelta, ToolCall
+from .learnt import Learnt
 from .livekit_errors import from_livekit
 
-_UNNAMED = "unknown"
-"""What LiveKit calls the provider or the model of a plugin that does not say."""
 
-_tell_usage: set[tuple[str, str, str]] = set()
-"""The plugins, by label, provider and model, whose whole answers end with their usage."""
+class _Habits:
+    """Whether a plugin's whole answers end with their usage."""
+
+    __slots__ = ("tells_usage",)
+
+    def __init__(self) -> None:
+        self.tells_usage = False
+
+
+_habits = Learnt(_Habits)
 
 
 class PluginChat:
@@ -27,9 +34,9 @@ class PluginChat:
     tells the usage at the end of its answers, an answer without it is one that was cut.
     """
 
-    def __init__(self, plugin: llm.LLM[Any], stream: llm.LLMStream) -> None:
+    def __init__(self, stream: llm.LLMStream, habits: _Habits) -> None:
         self._stream = stream
-        self._plugin = plugin.label, plugin.provider, plugin.model
+        self._habits = habits
         self._has_told = False
         self.request_id = ""
 
@@ -40,16 +47,14 @@ class PluginChat:
         try:
             chunk = await self._stream.__anext__()
         except StopAsyncIteration:
-            if self.request_id and not self._has_told and self._plugin in _tell_usage:
+            if self.request_id and not self._has_told and self._habits.tells_usage:
                 raise StreamCut("the stream ended before the answer was whole") from None
             raise
         except Exception as error:  # the edge: whatever a plugin raises is translated here
             raise from_livekit(error) from error
         self.request_id = self.request_id or chunk.id
         if chunk.usage is not None:
-            self._has_told = True
-            if _UNNAMED not in self._plugin:
-                _tell_usage.add(self._plugin)
+            self._has_told = self._habits.tells_usage = True
         return from_chunk(chunk)
 
     def close(self) -> Coroutine[Any, Any, None]:
@@ -60,22 +65,21 @@ class PluginChat:
 
 
 def plugin_chat(
-    plugin: llm.LLM[Any],
+    candidate: Candidate,
     chat_ctx: llm.ChatContext,
     tools: list[llm.Tool],
     params: Mapping[str, Any],
     seconds: float,
 ) -> PluginChat:
-    """Ask ``plugin`` once. Raises UsageError for a parameter that it does not take."""
-    return PluginChat(
-        plugin,
-        plugin.chat(
-            chat_ctx=chat_ctx,
-            tools=tools,
-            conn_options=APIConnectOptions(max_retry=0, timeout=seconds),
-            **_arguments(plugin, params),
-        ),
+    """Ask the plugin of ``candidate``. Raises UsageError for a parameter that it does not take."""
+    plugin: llm.LLM[Any] = candidate.live
+    stream = plugin.chat(
+        chat_ctx=chat_ctx,
+        tools=tools,
+        conn_options=APIConnectOptions(max_retry=0, timeout=seconds),
+        **_arguments(plugin, params),
     )
+    return PluginChat(stream, _habits.about(candidate))
 
 
 _BY_NAME = ("parallel_tool_calls", "tool_choice")

@@ -15,6 +15,7 @@ from ..core.models import AfterOutput, Candidate, Modality, Plan, Quality, Usage
 from ..core.speech import Alignment, Pace, Script, holds_sentence, is_speakable, resume_at
 from ..errors import DeadlineExceeded, EmptyOutput, ProtocolViolation, StreamCut
 from .audio import Resampler, is_silent, silence
+from .learnt import Learnt
 from .line import Line
 from .livekit_compat import (
     set_expressive,
@@ -31,7 +32,7 @@ _AHEAD_SECONDS = 1.0
 _SLOWEST_NS = 100_000_000
 """A character at the pace of the slowest voice."""
 
-_paces: dict[str, Pace] = {}
+_paces = Learnt(Pace)
 
 
 class SpeechSink(Protocol):
@@ -114,7 +115,7 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
         self._plays_until = self._starved = 0.0
         self._is_garbled = False
         self._alignment = Alignment(self._script, self._opened_at)
-        self._pace = _paces.setdefault(f"{candidate.key}:{candidate.ref.suffix}", Pace())
+        self._pace = _paces.about(candidate)
         self._owner.serves(candidate)
         set_expressive(candidate.live, self._expressive)
         voice = PluginVoice(candidate.live, expressive=self._expressive)
