@@ -277,3 +277,51 @@ def test_a_locked_ledger_is_waited_for_and_then_said(tmp_path: Path, ledger: Led
     other.close()
     ledger.add([settlement()], "a.journal", Position(1))
     assert len(ledger.attempts()) == 1
+
+
+LOOK_IN = """
+import sqlite3, sys
+
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("SELECT count(*) FROM attempts").fetchone()
+connection.close()
+"""
+
+
+def look_in(path: Path) -> None:
+    """Another process reads the ledger and closes it, which tidies up after the last one."""
+    subprocess.run([sys.executable, "-c", LOOK_IN, str(path)], check=True, timeout=60)
+
+
+def test_opening_it_twice_in_one_process_keeps_its_locks(ledger: Ledger) -> None:
+    ledger.add([settlement()], "a.journal", Position(1))
+    again = Ledger(ledger.path)
+    again.open()
+
+    look_in(ledger.path)
+
+    assert ledger.path.with_name("ledger.db-wal").exists(), "in use here, and removed"
+    again.close()
+
+
+def test_a_forked_child_has_locks_of_its_own(ledger: Ledger) -> None:
+    ledger.add([settlement()], "a.journal", Position(1))
+    told, tell = os.pipe()
+    go_on, let_on = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            ledger.attempts()
+            os.write(tell, b"1")
+            os.read(go_on, 1)
+            os._exit(0 if len(ledger.attempts()) == 1 else 1)
+        finally:
+            os._exit(2)
+    os.read(told, 1)
+    ledger.close()
+    look_in(ledger.path)
+    was_kept = ledger.path.with_name("ledger.db-wal").exists()
+    os.write(let_on, b"1")
+    assert os.waitpid(child, 0)[1] == 0
+    assert was_kept, "the child was using it"
+    for end in (told, tell, go_on, let_on):
+        os.close(end)

@@ -6,6 +6,7 @@ is a StoreError, or a UsageError when another path would help, in one sentence.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -14,33 +15,66 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakSet
 
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import Pool
 
 from ..core.models import Attempt, Entry, Modality, Settlement, Usage
 from ..core.pricing import count_unpriced
 from ..errors import StoreError, UsageError
 from . import statements as sql
-from .process import own
+from .process import at_fork
 from .records import Record
 from .rows import attempt_of, attempt_row, entry_of, entry_row, usage_of
 from .schema import REVISION
 
 _writing = threading.Lock()
-"""Held by this process's one writer. A fork waits for it: SQLite's write transaction must not find
-itself in two processes."""
+"""Held by this process's one writer."""
 
-os.register_at_fork(
-    before=_writing.acquire,
-    after_in_parent=_writing.release,
-    after_in_child=_writing.release,
-)
 
-_orphans: list[Pool] = []
-"""Connections of a parent process: never used, never closed, because closing touches its locks."""
+class _Forks:
+    """No connection is open while this process forks.
+
+    SQLite keeps a process's locks on a file once for all its connections, and believes what it
+    kept. A child that inherits them holds none of them: the next process to close the file takes
+    itself for the last one, and removes what the child reads.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._users = 0
+        self._ledgers: WeakSet[Ledger] = WeakSet()
+        at_fork(self)
+
+    def add(self, ledger: Ledger) -> None:
+        with self._changed:
+            self._ledgers.add(ledger)
+
+    @contextmanager
+    def kept_off(self) -> Iterator[None]:
+        """Have forks wait until the end of the block, and the block until the end of a fork."""
+        with self._changed:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._users -= 1
+                self._changed.notify_all()
+
+    def before_fork(self) -> None:
+        self._changed.acquire()
+        self._changed.wait_for(lambda: not self._users)
+        for ledger in list(self._ledgers):
+            ledger.let_go()
+
+    def after_fork(self, *, in_child: bool) -> None:
+        self._changed.release()
+
+
+_forks = _Forks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +125,7 @@ class Ledger:
         )
         event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _begin)
-        own(self)
+        _forks.add(self)
 
     def open(self) -> None:
         """Create the file and its directory when missing, and bring its schema up to date.
@@ -100,13 +134,18 @@ class Ledger:
         was written by a newer version, or stays locked.
         """
         _check_writable(self.path)
-        with self._told():
+        with _forks.kept_off(), self._told():
             _use_wal(self.path, self._patience)
         with self._write() as connection:
             self._migrate(connection)
 
     def close(self) -> None:
         """Close every connection; the ledger opens new ones when it is used again."""
+        with _forks.kept_off():
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Close the connections that nobody uses."""
         self._engine.dispose()
 
     def add(self, records: Sequence[Record], journal: str, position: Position) -> None:
@@ -191,19 +230,15 @@ class Ledger:
             found: int | None = connection.scalar(sql.NEXT_BEGUN, {"since_ns": since_ns})
             return found
 
-    def after_fork(self) -> None:
-        """Leave the parent's connections alone and open others when needed."""
-        _orphans.append(self._engine.pool)
-        self._engine.dispose(close=False)
-
     @contextmanager
     def _read(self) -> Iterator[Connection]:
-        with self._told(), self._engine.begin() as connection:
+        with _forks.kept_off(), self._told(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         with (
+            _forks.kept_off(),
             _writing,
             self._told(),
             self._engine.connect() as connection,
@@ -238,10 +273,14 @@ class Ledger:
 
 
 def _check_writable(path: Path) -> None:
+    """Look, but never open the file: to close it would end this process's locks on it (POSIX)."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with path.open("ab"):
-            pass
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        for needed in (path.parent, path):
+            if needed.exists() and not os.access(needed, os.R_OK | os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise UsageError(
             f"the ledger {path} cannot be written ({error.strerror}): choose another directory, "
