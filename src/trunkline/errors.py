@@ -118,15 +118,23 @@ class Refused(TrunklineError):
     """The gate did not allow an attempt. ``retry_after`` is in seconds, None when unknown.
 
     ``rule`` is the budget or limit behind it, ``notice`` what its settings say to the caller.
+    ``ends_call``: it is a budget's, which does not come back within a call as a limit does.
     """
 
     def __init__(
-        self, message: str, *, retry_after: float | None = None, rule: str = "", notice: str = ""
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        rule: str = "",
+        notice: str = "",
+        ends_call: bool = False,
     ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.rule = rule
         self.notice = notice
+        self.ends_call = ends_call
 
 
 class StoreError(TrunklineError):

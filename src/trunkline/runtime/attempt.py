@@ -116,6 +116,10 @@ class Engine:
                 return served
         raise AllCandidatesFailed(causes)
 
+    async def may_open(self, modality: Modality, identity: Identity) -> bool:
+        """Whether the gate would let a call open something now, such as a connection to wait on."""
+        return await self._gate.has_room(identity, modality)
+
     async def _affordable(self, modality: Modality, plan: Plan, identity: Identity) -> Plan:
         """``plan``, or the cheaper one that budgets send this call to, under the same policy."""
         routes = await self._gate.routes(identity, modality)
@@ -179,6 +183,7 @@ class Engine:
                 raise
             if isinstance(watch.reason, Refused):
                 attempt.outcome = "refused"
+                self._gate.expect_notice(attempt, watch.reason)
                 raise watch.reason from None
             if not isinstance(watch.reason, ProviderError):
                 attempt.outcome = "moved"

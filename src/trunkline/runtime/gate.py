@@ -84,6 +84,20 @@ class Gate:
                 purse.abandon(opening)
                 raise
 
+    async def has_room(self, identity: Identity, modality: Modality) -> bool:
+        """Whether such a call could be let through now; nothing is reserved, nobody is told."""
+        if self._keeper is None:
+            return True
+        holdings = [h for h in self._keeper.purse.holdings(identity, modality) if h.rule.hinders]
+        try:
+            levels = await asyncio.wrap_future(self._keeper.levels(holdings))
+        except StoreError:
+            return all(holding.rule.of.fail_open for holding in holdings)
+        return all(
+            level.left is None or level.left > 0 or holding.free or level.others_free
+            for holding, level in zip(holdings, levels, strict=True)
+        )
+
     async def routes(self, identity: Identity, modality: Modality) -> tuple[str, ...]:
         """The routes that budgets now send such a call to, the last one first choice."""
         if self._keeper is None:
@@ -169,9 +183,18 @@ class Gate:
             keeper.purse.apply(opening, force=True)
             opening.doom(refused, GRACE)
             return
-        if refused.notice and opening.attempt.modality is Modality.LLM:
-            self._expect_notice(opening.attempt.identity.call, refused.notice)
+        self.expect_notice(opening.attempt, refused)
         raise refused
+
+    def expect_notice(self, attempt: Attempt, refused: Refused) -> None:
+        """Let the voice through that tells the caller of ``attempt`` that it was refused."""
+        call, notice = attempt.identity.call, refused.notice
+        if notice:
+            _, _, said = self._notices.pop(call, (0.0, 0, 0))
+            until = time.monotonic() + _NOTICE_SECONDS
+            self._notices[call] = (until, len(notice) + _NOTICE_ROOM, said)
+            while len(self._notices) > _NOTICES_KEPT:
+                del self._notices[next(iter(self._notices))]
 
     def _still_listens(self, attempt: Attempt, refused: Refused) -> bool:
         """Whether a recogniser is let through for a moment, once a call.
@@ -199,13 +222,6 @@ class Gate:
                 shadow=shadow,
             )
         )
-
-    def _expect_notice(self, call: str, notice: str) -> None:
-        _, _, said = self._notices.pop(call, (0.0, 0, 0))
-        until = time.monotonic() + _NOTICE_SECONDS
-        self._notices[call] = (until, len(notice) + _NOTICE_ROOM, said)
-        while len(self._notices) > _NOTICES_KEPT:
-            del self._notices[next(iter(self._notices))]
 
     def _is_notice(self, opening: Opening) -> bool:
         """Whether this is the voice that tells a refused caller so."""

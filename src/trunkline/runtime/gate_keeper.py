@@ -7,10 +7,11 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
+from ..core.ports import Level
 from ..errors import StoreError, TrunklineError
 from ..store.process import own
 from .gate_holding import Holding, Opening, Shortage
@@ -65,6 +66,10 @@ class Keeper:
     def look(self, holdings: list[Holding]) -> Future[None]:
         """Have the levels of ``holdings`` known."""
         return self._ask(lambda: self.purse.look(holdings))
+
+    def levels(self, holdings: list[Holding]) -> Future[Sequence[Level]]:
+        """What is left of the pools of ``holdings``; what is awaited raises StoreError."""
+        return self._ask(lambda: self.purse.store.levels([holding.ask(1) for holding in holdings]))
 
     def recover(self) -> Future[object]:
         """Have those taken care of who died; what is awaited raises StoreError."""

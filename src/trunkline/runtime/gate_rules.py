@@ -41,6 +41,11 @@ class Rule:
         return self.of.wait if isinstance(self.of, Limit) else 0.0
 
     @property
+    def hinders(self) -> bool:
+        """Whether it can refuse an attempt."""
+        return self.share is not None and not self.of.shadow
+
+    @property
     def steps(self) -> tuple[Step, ...]:
         return self.of.steps if isinstance(self.of, Budget) else ()
 
@@ -102,6 +107,7 @@ class Rule:
             retry_after=after,
             rule=str(self),
             notice=self.of.notice,
+            ends_call=isinstance(self.of, Budget),
         )
 
     @staticmethod

@@ -21,7 +21,9 @@ from livekit.agents.telemetry import trace_types
 from livekit.agents.tts import SynthesizedAudio
 from livekit.agents.tts._provider_format import convert_markup, normalize_markup
 from livekit.agents.types import USERDATA_TIMED_TRANSCRIPT, NotGivenOr, TimedString
+from livekit.agents.voice import AgentSession, SpeechHandle
 from livekit.agents.voice.agent_activity import (
+    AgentActivity,
     _AgentActivityContextVar,
     _SpeechHandleContextVar,
 )
@@ -44,6 +46,31 @@ def current_turn() -> str:
     """LiveKit's id of the speech being made, empty outside one."""
     handle = _SpeechHandleContextVar.get(None)
     return handle.id if handle else ""
+
+
+def current_speech() -> SpeechHandle | None:
+    """LiveKit's handle of the speech being made, None outside one."""
+    return _SpeechHandleContextVar.get(None)
+
+
+def session_of(model: rtc.EventEmitter[Any]) -> AgentSession[Any] | None:
+    """The session this code runs for, else the one that ``model`` reports to; None without one.
+
+    A recogniser's stream runs in no context of a session; the session's activity listens to it.
+    """
+    activity = _AgentActivityContextVar.get(None)
+    if activity is not None:
+        return activity.session
+    for listener in model._events.get("error", ()):
+        owner = getattr(listener, "__self__", None)
+        if isinstance(owner, AgentActivity):
+            return owner.session
+    return None
+
+
+def is_closing(session: AgentSession[Any]) -> bool:
+    """Whether the session has begun to close."""
+    return session._is_closing()
 
 
 def current_job() -> tuple[str, str, str]:

@@ -16,10 +16,10 @@ from .attempt import Engine
 from .chat_line import ChatLine
 from .livekit_compat import ChatStream, current_turn, no_retry
 from .livekit_errors import to_livekit
+from .livekit_farewell import end_after_speech
 from .livekit_options import with_options
 from .probes import probe
 from .served import Served
-from .wire_llm import WireLLM
 
 
 class LLM(Served, llm.LLM[Any]):
@@ -95,11 +95,7 @@ class LLM(Served, llm.LLM[Any]):
         return LLMStream(self, plan, chat_ctx, tools or [], conn_options, params)
 
     async def _prewarm_impl(self) -> None:
-        first = self.plan.candidates[0].live
-        if isinstance(first, WireLLM):
-            await first.prewarm()
-        else:
-            first.prewarm()
+        await self.warm_up(Modality.LLM)
 
     async def probe(self, candidate: Candidate, plan: Plan) -> None:
         context = self._last_context if plan.probe is ProbeInput.CONTEXT else None
@@ -146,6 +142,8 @@ class LLMStream(ChatStream):
             if not refused.notice or self._line.has_begun:
                 raise to_livekit(refused) from refused
             self._say("notice", refused.notice)
+            if refused.ends_call:
+                end_after_speech(owner)
         except TrunklineError as error:
             raise to_livekit(error) from error
         finally:

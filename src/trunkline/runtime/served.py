@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from ..core.health import State, Transition
-from ..core.models import Candidate, Identity, Plan
+from ..core.models import Candidate, Identity, Modality, Plan
 from .attempt import Engine
 from .prober import Prober
 
@@ -76,6 +76,23 @@ class Served:
             self._loop = asyncio.get_running_loop()
         self._prober.look(self.plan)
         return self.plan
+
+    def warm_up_soon(self, modality: Modality) -> None:
+        """Have the first candidate open what it will need, as far as the gate lets it."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # without a loop nothing connects: engines of this machine load
+            self.plan.candidates[0].live.prewarm()
+        else:
+            self.engine.stand(self.warm_up(modality))
+
+    async def warm_up(self, modality: Modality) -> None:
+        """Have the first candidate open what it will need, unless the gate would refuse it."""
+        first = self.plan.candidates[0].live
+        if await self.engine.may_open(modality, self.identity()):
+            warming = first.prewarm()
+            if warming is not None:  # the lean client's; a plugin's prewarm returns at once
+                await warming
 
     @abstractmethod
     async def probe(self, candidate: Candidate, plan: Plan) -> None:

@@ -13,7 +13,7 @@ from livekit.agents.types import NotGivenOr
 from livekit.agents.vad import VAD
 
 from ..core.models import Candidate, Identity, Modality, Plan
-from ..errors import TrunklineError
+from ..errors import Refused, TrunklineError
 from .attempt import Engine
 from .audio_line import AudioLine
 from .livekit_compat import (
@@ -23,6 +23,7 @@ from .livekit_compat import (
     no_retry,
 )
 from .livekit_errors import to_livekit
+from .livekit_farewell import say_and_end
 from .livekit_options import with_options
 from .livekit_recogniser import joined
 from .probes import probe
@@ -74,7 +75,7 @@ class STT(Served, stt.STT[Any]):
 
     def prewarm(self) -> None:
         """Open what the first words will need."""
-        self.plan.candidates[0].live.prewarm()
+        self.warm_up_soon(Modality.STT)
 
     async def _recognize_impl(
         self,
@@ -162,6 +163,10 @@ class RecognizeStream(TranscriptStream):
                 deadlines = replace(self._plan.deadlines, total=float("inf"))
                 plan = replace(self._plan, deadlines=deadlines)
                 await owner.engine.run(self._line, plan, owner.identity())
+        except Refused as refused:
+            # whatever is raised here, a session that goes on opens the next stream for it
+            say_and_end(owner, refused.notice)
+            raise to_livekit(refused) from refused
         except TrunklineError as error:
             raise to_livekit(error) from error
         finally:

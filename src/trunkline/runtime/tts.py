@@ -9,11 +9,12 @@ from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions, tts
 from livekit.agents.tts import AvailabilityChangedEvent
 
 from ..core.models import Candidate, Identity, Modality, Plan
-from ..errors import AllCandidatesFailed, TrunklineError
+from ..errors import AllCandidatesFailed, Refused, TrunklineError
 from .attempt import Engine
 from .audio import read_clip
 from .livekit_compat import SpeechStream, current_turn, markup_key, no_retry
 from .livekit_errors import to_livekit
+from .livekit_farewell import end_after_speech
 from .livekit_options import with_options
 from .probes import probe
 from .served import Served
@@ -67,7 +68,7 @@ class TTS(Served, tts.TTS[Any]):
 
     def prewarm(self) -> None:
         """Open what the first utterance will need."""
-        self.plan.candidates[0].live.prewarm()
+        self.warm_up_soon(Modality.TTS)
 
     def synthesize(
         self, text: str, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS
@@ -116,7 +117,31 @@ class SynthesizeStream(SpeechStream):
                 raise to_livekit(error) from error
             self.report(to_livekit(error))
             self._line.play(owner.clip)
+        except Refused as refused:
+            if not await self._tell(refused):
+                raise to_livekit(refused) from refused
         except TrunklineError as error:
             raise to_livekit(error) from error
         finally:
             self.mark_served(owner.serving, self._plan)
+
+    async def _tell(self, refused: Refused) -> bool:
+        """Say the notice in place of the text, else play the clip; False when neither can be."""
+        owner = self._owner
+        if refused.ends_call:
+            end_after_speech(owner)
+        line = self._line
+        if refused.notice:
+            line = SpeechLine(self, owner, expressive=False)
+            line.push(refused.notice)
+            line.end()
+            try:
+                await owner.engine.run(line, self._plan, owner.identity(), turn=self._turn)
+            except TrunklineError:  # refused too, or nobody is well: the text's refusal says why
+                if line.has_begun:
+                    return True
+            else:
+                return True
+        if owner.clip:
+            line.play(owner.clip)
+        return bool(owner.clip)
