@@ -23,10 +23,10 @@ PAUSE = RATE // 2
 # opened), and whether it is said into the agent's answer, counted from the answer's start.
 LINES = (
     ("Hello, what are your opening hours?", 300, False),
-    ("I would like to book a table for four people at seven o'clock.", 500, False),
+    ("I would like to book a table for four people at nine o'clock.", 500, False),
     ("Tell me about the menu please.", 500, False),
-    ("Sorry, can you change the table to six people?", 2000, True),
-    ("That is all, thank you.", 500, False),
+    ("Sorry, change that to a table for six people.", 2000, True),
+    ("That was all, thank you very much.", 500, False),
 )
 
 

@@ -12,7 +12,7 @@ import typer.main
 from typer.core import TyperOption
 
 from trunkline import errors
-from trunkline.cli import app
+from trunkline.cli.app import app
 from trunkline.core.events import (
     AttemptRefused,
     BudgetReached,

@@ -8,7 +8,7 @@ from pathlib import Path
 from settlements import settlement
 from typer.testing import CliRunner, Result
 
-from trunkline.cli import app
+from trunkline.cli.app import app
 from trunkline.core.models import Purpose, Settlement, Usage
 from trunkline.store import LEDGER_NAME
 from trunkline.store.ledger import Ledger, Position

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from settlements import settlement
 from typer.testing import CliRunner, Result
 
-from trunkline.cli import app
+from trunkline.cli.app import app
 from trunkline.clock import now_ns
 from trunkline.core.models import Attempt, Charge, Entry, Quality, Settlement, Usage
 from trunkline.core.pricing import Unpriced

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from trunkline.cli import app
+from trunkline.cli.app import app
 from trunkline.clock import now_ns
 from trunkline.core.ports import Change, Said
 from trunkline.core.windows import Kind, Window

@@ -20,7 +20,7 @@ from livekit.agents.utils import http_context
 
 import trunkline
 from trunkline import catalog, config
-from trunkline.cli import app
+from trunkline.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from trunkline.cli import app
+from trunkline.cli.app import app
 
 COMMAND = Path(sys.executable).with_name("trunkline")
 DOUBLES = "providers: [{name: openai, replies: [Good morning.]}, {name: deepgram, port: 0}]\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -27,6 +28,8 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
+            if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             return super().invoke(ctx)
         except TrunklineError as error:
             _tell(error.problems if isinstance(error, ConfigError) else [str(error)])
@@ -170,11 +173,6 @@ def serve(
 
 add_budgets_to(app)
 add_pricing_to(app)
-
-
-def main() -> None:
-    """Run the command line and exit."""
-    app(prog_name="trunkline")
 
 
 def _tell(sentences: Any) -> None:

@@ -7,11 +7,12 @@ import signal
 from pathlib import Path
 
 from ..doubles import Config, Double, read_config, serve_forever
+from . import loop
 
 
 def run(file: Path) -> None:
     """Serve what ``file`` describes until SIGINT or SIGTERM. Raises UsageError."""
-    asyncio.run(_serve(read_config(file)))
+    loop.run(_serve(read_config(file)))
 
 
 async def _serve(config: Config) -> None:

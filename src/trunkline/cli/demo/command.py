@@ -16,6 +16,7 @@ import trunkline
 from ...core.models import Modality, Settlement
 from ...errors import StoreError, UsageError
 from ...store import LEDGER_NAME
+from .. import loop
 from .caller import Caller, RecordedCaller, ScriptedCaller
 from .screen import Screen
 from .wav import read_caller
@@ -51,7 +52,7 @@ def run(options: Options) -> int:
     exchange = trunkline.configure(options.config, state)
     names = _names(exchange, options.stack)
     try:
-        return asyncio.run(_demo(options, caller, exchange, names))
+        return loop.run(_demo(options, caller, exchange, names))
     except asyncio.CancelledError:  # by SIGTERM
         raise KeyboardInterrupt from None
 
