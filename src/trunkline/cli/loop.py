@@ -25,7 +25,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-async def _unmasked(main: Coroutine[Any, Any, T], mask: set[signal.Signals]) -> T:
+async def _unmasked(main: Coroutine[Any, Any, T], mask: set[int | signal.Signals]) -> T:
     task = asyncio.ensure_future(main)
     await asyncio.sleep(0)  # its first step sets its own handlers
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
