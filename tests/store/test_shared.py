@@ -279,16 +279,13 @@ def bar(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize(("spoil", "mend"), [(damage, Path.unlink), (bar, Path.rmdir)])
 def test_an_unusable_file_is_one_line_and_alone_until_it_is_removed(
-    spoil: Callable[[Path], None],
-    mend: Callable[[Path], None],
     pair: tuple[SQLiteSharedState, SQLiteSharedState],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     one, two = pair
     caplog.set_level(logging.INFO)
-    spoil(one.path)
+    bar(one.path)
     heard = heard_by(two)
     version = iter(range(1000))
     quick(lambda: one.put("key", b"", next(version)))
@@ -299,10 +296,73 @@ def test_an_unusable_file_is_one_line_and_alone_until_it_is_removed(
     assert len(complaints(caplog)) == 2, "one line a process"
     assert not heard.known
 
-    mend(one.path)
+    one.path.rmdir()
 
     wait_until(lambda: heard.known == {"key": (b"", 199)})
     wait_until(lambda: len([r for r in caplog.records if "again" in r.getMessage()]) == 2)
+
+
+def test_a_file_damaged_while_nobody_runs_is_made_anew(
+    pair: tuple[SQLiteSharedState, SQLiteSharedState], caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = pair
+    damage(one.path)
+    heard = heard_by(two)
+    one.put("key", b"", 1)
+    wait_until(lambda: heard.known == {"key": (b"", 1)})
+    (told,) = complaints(caplog)
+    kept = one.path.with_suffix(".damaged")
+    assert f"is made anew, the old one is {kept}" in told
+    assert kept.read_bytes().startswith(b"this is no database")
+    wait_until(lambda: one.lease("probe", "a", 60) and not two.lease("probe", "b", 60))
+
+
+DAMAGED = """
+    import sys
+    from pathlib import Path
+    from trunkline.store.shared import SQLiteSharedState
+
+    me, heard = sys.argv[2], {}
+    state = SQLiteSharedState(Path(sys.argv[1]))
+    state.follow(lambda records: heard.update((r.key, r.version) for r in records))
+    state.put(f"before-{me}", b"", 1)
+    for line in sys.stdin:
+        if line == "put\\n":
+            state.put(f"after-{me}", b"", 1)
+        print(" ".join(sorted(heard)), flush=True)
+"""
+
+
+def test_a_file_damaged_while_processes_use_it_costs_none_of_them_its_knowledge(
+    tmp_path: Path,
+) -> None:
+    with script(DAMAGED, tmp_path, "a") as a, script(DAMAGED, tmp_path, "b") as b:
+
+        def known(process: subprocess.Popen[str], said: str = "?") -> set[str]:
+            assert process.stdin
+            process.stdin.write(f"{said}\n")
+            process.stdin.flush()
+            return set(line_of(process).split())
+
+        wait_until(lambda: "before-b" in known(a) and "before-a" in known(b))
+        path = tmp_path / SHARED_NAME
+        for journal in tmp_path.glob(f"{SHARED_NAME}-*"):
+            journal.write_bytes(b"not these either" * 4096)
+        damage(path)
+        known(a, "put")
+        known(b, "put")
+        wait_until(lambda: "after-b" in known(a) and "after-a" in known(b))
+        late = SQLiteSharedState(tmp_path)
+        heard = heard_by(late)
+        wait_until(lambda: heard.known.keys() >= {"before-a", "before-b", "after-a", "after-b"})
+        late.close()
+        for process in (a, b):
+            assert process.stdin
+            process.stdin.close()
+            assert process.wait(20) == 0
+    other = sqlite3.connect(path)
+    assert other.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    other.close()
 
 
 def test_a_directory_that_cannot_be_made_is_no_obstacle(

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from weakref import WeakSet
 
 from ..core.ports import Follower, SharedRecord
-from .shared_file import SharedFile
+from .process import at_fork
+from .shared_file import SharedFile, is_damage, set_aside
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +30,11 @@ looking costs, which is 0.4 % of a core, most of it for waking up."""
 _PAUSE = 0.25
 """Seconds between two attempts to get in touch again."""
 
+_LOOK_EVERY = 1.0
+_REPLACE_EVERY = 60.0
+"""Seconds between two looks whether a file is to be put aside, and between two files that are: on a
+failing disk more would be noise."""
+
 _SAID_AFTER = 1.0
 """Seconds without contact before the log says so: a busy disk is not worth a line."""
 
@@ -39,7 +43,8 @@ class SQLiteSharedState:
     """``SharedState`` for the processes of one machine. One a process and directory.
 
     Its thread starts when it is first followed or put to, in a forked child anew. What the file
-    does, being locked, damaged, read-only or deleted, reaches the log, once, and nobody else.
+    does, being locked, read-only or deleted, reaches the log, once, and nobody else. A damaged one
+    is put aside and made anew.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -47,7 +52,7 @@ class SQLiteSharedState:
         self._followers: dict[object, Follower] = {}
         self._known: dict[str, SharedRecord] = {}
         self._begin()
-        _states.add(self)
+        at_fork(self)
 
     def _begin(self) -> None:
         self._using = threading.Lock()  # held while SQLite works; never by put and release
@@ -58,6 +63,7 @@ class SQLiteSharedState:
         self._file: SharedFile | None = None
         self._lost_at: float | None = None
         self._told = False
+        self._may_replace_at = 0.0
 
     def put(self, key: str, value: bytes, version: int) -> None:
         record = SharedRecord(key, value, version)
@@ -118,6 +124,8 @@ class SQLiteSharedState:
             except (sqlite3.Error, OSError) as error:
                 self._let_go()
                 self._miss(error)
+                if is_damage(error):
+                    self._replace()
             else:
                 self._regain()
         if learned:
@@ -160,6 +168,21 @@ class SQLiteSharedState:
             self._file.close()
             self._file = None
 
+    def _replace(self) -> None:
+        """Put a damaged file aside: what it held, this process and every other one still knows."""
+        now = time.monotonic()
+        if now < self._may_replace_at:
+            return
+        self._may_replace_at = now + _LOOK_EVERY
+        try:
+            kept = set_aside(self.path)
+        except OSError as error:
+            logger.debug("%s cannot be put aside: %s", self.path, error)
+            return
+        if kept is not None:
+            self._may_replace_at = now + _REPLACE_EVERY
+            logger.warning("%s was damaged: it is made anew, the old one is %s", self.path, kept)
+
     def _miss(self, error: Exception) -> None:
         now = time.monotonic()
         if self._lost_at is None:
@@ -167,8 +190,7 @@ class SQLiteSharedState:
         if not self._told and now - self._lost_at >= _SAID_AFTER:
             self._told = True
             logger.warning(
-                "this process goes on alone, without the health that others see: %s: %s "
-                "(a damaged file may be deleted)",
+                "this process goes on alone, without the health that others see: %s: %s",
                 self.path,
                 error,
             )
@@ -223,29 +245,3 @@ class _Following(threading.Thread):
             pause = self._state.tick()
             self.wake.wait(pause)
             self.wake.clear()
-
-
-_states: WeakSet[SQLiteSharedState] = WeakSet()
-_one_fork = threading.Lock()
-_forking: list[SQLiteSharedState] = []
-
-
-def _before_fork() -> None:
-    _one_fork.acquire()
-    _forking.extend(_states)
-    for state in _forking:
-        state.before_fork()
-
-
-def _after_fork(*, in_child: bool) -> None:
-    for state in _forking:
-        state.after_fork(in_child=in_child)
-    _forking.clear()
-    _one_fork.release()
-
-
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=lambda: _after_fork(in_child=False),
-    after_in_child=lambda: _after_fork(in_child=True),
-)

@@ -10,11 +10,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ..clock import now_ns
 from ..core.ports import SharedRecord
+from .process import try_lock
+
+DAMAGED_SUFFIX = ".damaged"
 
 _PATIENCE = 0.25
 """Seconds to wait for another process's write, which takes a tenth of a millisecond."""
@@ -53,6 +56,40 @@ WHERE owner = excluded.owner OR until_ns <= :now OR granted_ns > :now
 """
 
 _RELEASE = "DELETE FROM leases WHERE name = ? AND owner = ?"
+
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether ``error`` says that the file itself is broken: not locked, not out of reach."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _DAMAGE
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename the damaged file at ``path`` and return its new name; None when another process did.
+
+    Nothing in this process may have it open. Its journals go before it does: the next file would
+    take them for its own. Raises OSError.
+    """
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        is_ours = try_lock(fd) and os.stat(path).st_ino == os.fstat(fd).st_ino
+        if not is_ours or _is_sound(path):  # it may be another process's new one
+            return None
+        for journal in ("-wal", "-shm"):
+            Path(f"{path}{journal}").unlink(missing_ok=True)
+        return path.replace(path.with_suffix(DAMAGED_SUFFIX))
+    finally:
+        os.close(fd)
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(path, timeout=_PATIENCE)) as db:
+            return bool(db.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",))
+    except sqlite3.Error as error:
+        return not is_damage(error)
 
 
 class SharedFile:
