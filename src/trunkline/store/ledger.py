@@ -45,6 +45,7 @@ class _Forks:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._users = 0
+        self._is_near = False
         self._ledgers: WeakSet[Ledger] = WeakSet()
         at_fork(self)
 
@@ -56,6 +57,7 @@ class _Forks:
     def kept_off(self) -> Iterator[None]:
         """Have forks wait until the end of the block, and the block until the end of a fork."""
         with self._changed:
+            self._changed.wait_for(lambda: not self._is_near)  # two busy threads would never end
             self._users += 1
         try:
             yield
@@ -66,11 +68,17 @@ class _Forks:
 
     def before_fork(self) -> None:
         self._changed.acquire()
+        self._is_near = True
         self._changed.wait_for(lambda: not self._users)
         for ledger in list(self._ledgers):
             ledger.let_go()
 
     def after_fork(self, *, in_child: bool) -> None:
+        self._is_near = False
+        if in_child:
+            self._changed = threading.Condition()  # those who wait for the other one are not here
+            return
+        self._changed.notify_all()
         self._changed.release()
 
 
