@@ -41,14 +41,14 @@ def add_to(app: typer.Typer) -> None:
 @budgets.command("state")
 def budgets_state(config: Config = None, state: State = None) -> None:
     """Show what is spent and reserved of every budget, and when it resets."""
-    with _open(config, state) as (trunkline, store):
+    with opened(config, state) as (trunkline, store):
         _show(trunkline.settings.budgets, store, "budgets")
 
 
 @limits.command("state")
 def limits_state(config: Config = None, state: State = None) -> None:
     """Show what is left of every limit."""
-    with _open(config, state) as (trunkline, store):
+    with opened(config, state) as (trunkline, store):
         _show(trunkline.settings.limits, store, "limits")
 
 
@@ -58,7 +58,7 @@ def history(name: Name, config: Config = None, state: State = None) -> None:
     from ..runtime.gate_rules import instant
     from ..services import gates
 
-    with _open(config, state) as (trunkline, store):
+    with opened(config, state) as (trunkline, store):
         budget = gates.budget_named(name, trunkline.settings.budgets)
         for used in gates.history(budget, store):
             since = instant(used.slot_ns) if used.slot_ns else "all time"
@@ -89,7 +89,7 @@ def override(
     from ..runtime.gate_rules import instant
     from ..services import gates
 
-    with _open(config, state) as (trunkline, store):
+    with opened(config, state) as (trunkline, store):
         budget = gates.budget_named(name, trunkline.settings.budgets)
         if end:
             gates.end_override(budget, store)
@@ -125,7 +125,7 @@ def budgets_explain(
         raise UsageError(f'"{modality}" is no modality: stt, llm or tts')
     if min(tokens, characters, seconds) < 0 or not seconds < 1e9:
         raise UsageError("an attempt uses no negative or endless amounts")
-    with _open(config, state) as (trunkline, store):
+    with opened(config, state) as (trunkline, store):
         settings = trunkline.settings
         verdicts = list(
             gates.explain(
@@ -165,7 +165,7 @@ def _show(rules: tuple[Budget, ...] | tuple[Limit, ...], store: GateStore, what:
 
 
 @contextmanager
-def _open(config: Path | None, directory: Path | None) -> Iterator[tuple[Trunkline, GateStore]]:
+def opened(config: Path | None, directory: Path | None) -> Iterator[tuple[Trunkline, GateStore]]:
     """The process's Trunkline and the store of its gate, once the dead are settled."""
     from ..compose import configure
     from ..store.gates import SQLiteGateStore

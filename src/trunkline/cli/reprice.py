@@ -59,13 +59,24 @@ def reprice(
     ] = False,
 ) -> None:
     """Charge what had no price, or another one, by the prices known now; edits nothing."""
-    from ..compose import configure
-    from ..core.models import money
+    from ..core.models import Attempt, Entry, money
+    from ..services import gates
     from ..services import reprice as service
+    from .budgets import opened
 
     since_ns = None if since is None else _day_ns(since)
-    directory = state or configure(config).state
-    done = service.reprice(directory, since_ns=since_ns, provider=provider, dry_run=dry_run)
+    with opened(config, state) as (trunkline, store):
+
+        def corrected(attempt: Attempt, entry: Entry, prices: bool) -> None:
+            gates.correct(trunkline.settings.budgets, store, attempt, entry, prices=prices)
+
+        done = service.reprice(
+            trunkline.state,
+            since_ns=since_ns,
+            provider=provider,
+            dry_run=dry_run,
+            corrected=corrected,
+        )
     would = "would be " if dry_run else ""
     typer.echo(f"{done.attempts} attempts looked at")
     typer.echo(

@@ -207,6 +207,9 @@ class GateStore(Protocol):
     def bury(self, orphan: Orphan, changes: Sequence[Change]) -> None:
         """Apply ``changes`` and return all else that the dead process held."""
 
+    def correct(self, entry: str, changes: Sequence[Change]) -> None:
+        """Apply what ``entry`` changes of periods that are kept: once, however often it is said."""
+
     def history(self, pool: str) -> Sequence[Used]:
         """The periods of the pools whose name begins with ``pool``, newest first."""
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ..clock import now_ns
 from ..core.models import Attempt, Entry, Quality, Settlement, Usage
 from ..core.ports import Change, GateStore, Journal, Orphan
+from ..core.pricing import CORRECTION
 from ..core.scopes import Unit, used
 from .gate_holding import Note, decode_note
 from .gate_purse import Price
@@ -74,7 +75,8 @@ class Lost:
 
 
 def _changes(note: Note, entries: Iterable[Entry]) -> Iterable[Change]:
-    entries = list(entries)
+    # corrections are counted by whoever makes them, and once
+    entries = [entry for entry in entries if entry.kind != CORRECTION]
     for pool, slot_ns, unit in note.pools:
         yield Change(
             pool,

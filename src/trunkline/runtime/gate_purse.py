@@ -110,6 +110,8 @@ class Purse:
         if any(holding.rule.of.unit is Unit.USD for holding in holdings):
             charge = self._price(estimated(attempt, usage))
         takes = [(holding, holding.rule.needs(usage, charge)) for holding in holdings]
+        # a period may have begun since: the attempt begins in those that it is counted in
+        attempt.started_ns = max(attempt.started_ns, *(h.period.slot_ns for h in holdings))
         return Opening(attempt, usage, takes)
 
     def apply(self, opening: Opening, *, force: bool = False) -> bool:

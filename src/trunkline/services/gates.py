@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from ..clock import new_id, now_ns
 from ..core.budgets import Action, Budget
 from ..core.limits import Limit
-from ..core.models import Attempt, Charge, Identity, Modality, Usage
+from ..core.models import Attempt, Charge, Entry, Identity, Modality, Usage
 from ..core.names import did_you_mean
-from ..core.ports import Ask, GateStore, Level, Override, Used
-from ..core.scopes import EACH
+from ..core.ports import Ask, Change, GateStore, Level, Override, Used
+from ..core.scopes import EACH, Unit
 from ..errors import UsageError
 from ..runtime.gate_rules import Rule, estimated, instant, strongest
 
@@ -61,6 +61,24 @@ def states(rules: Iterable[Budget | Limit], store: GateStore) -> Iterator[State]
 def history(budget: Budget, store: GateStore) -> Sequence[Used]:
     """The periods of a budget's pools, newest first. Raises StoreError."""
     return store.history(f"budget:{budget.name}")
+
+
+def correct(
+    budgets: Iterable[Budget], store: GateStore, attempt: Attempt, entry: Entry, *, prices: bool
+) -> None:
+    """Count ``entry``, which corrects the charge of ``attempt``, in the budgets of money it is in.
+
+    It counts in the windows in which the attempt began, as far as they are kept, and once however
+    often this is called. ``prices``: until this entry the attempt was unpriced. Raises StoreError.
+    """
+    changes = []
+    for rule in map(Rule.made, budgets):
+        pool = rule.pool(attempt.identity, attempt.modality)
+        if rule.of.unit is Unit.USD and pool is not None and entry.charge is not None:
+            slot = rule.period(attempt.started_ns).slot_ns
+            changes.append(Change(pool, slot, spent=entry.charge.nanos, unpriced=-int(prices)))
+    if changes:
+        store.correct(entry.id, changes)
 
 
 def override(budget: Budget, amount: str, until_ns: int, reason: str, store: GateStore) -> Override:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,9 @@ from ..store.journal import SUFFIX
 from ..store.ledger import Ledger, Recorded
 
 Quote = Callable[[Attempt], Charge | Unpriced]
+
+Corrected = Callable[[Attempt, Entry, bool], object]
+"""Hears of a correction that is in the ledger, and whether its attempt was unpriced until then."""
 
 _IDS = uuid.UUID("6a3bb1b5-6d06-5e44-9f5e-0d8d4c1b7a52")
 _HOUR_NS = 3_600_000_000_000
@@ -53,29 +56,35 @@ def reprice(
     provider: str | None = None,
     dry_run: bool = False,
     quote: Quote | None = None,
+    corrected: Corrected = lambda *_: None,
 ) -> Repriced:
     """Bring the charges of the ledger in ``directory`` to what the price list says.
 
     Only attempts begun at ``since_ns`` (UTC) or later, and of ``provider``, are looked at. With
     ``dry_run`` nothing is written. When this returns, what was written is in the ledger.
+    ``corrected`` hears of every correction of these attempts, also of those written earlier: what
+    an end midway kept from it, the next run makes up for.
 
     Raises UsageError when there is no ledger, StoreError when it cannot be read or written in time,
     ConfigError when the prices cannot be read.
     """
     done = Repriced()
+    told: list[tuple[Attempt, Entry, bool]] = []
     recorder = None if dry_run else Recorder(directory)
     try:
         for one in _recorded(directory, since_ns):
             if provider is not None and one.attempt.provider != provider:
                 continue
             done.attempts += 1
-            entry = correction(one, quote or shipped().quote)
+            entries, entry = one.entries, correction(one, quote or shipped().quote)
             if isinstance(entry, Unpriced):
                 done.unpriced[entry.reason] += 1
             elif entry is not None and entry.charge is not None:
                 _count(done, one, entry.charge)
                 if recorder is not None:
                     recorder.append(entry)
+                    entries = (*entries, entry)
+            told += [(one.attempt, *each) for each in _corrections(entries)]
         if recorder is not None and not recorder.flush_all(_LOAD_SECONDS):
             raise StoreError(
                 f"corrections are written but not loaded within {_LOAD_SECONDS:g} s: they are in "
@@ -84,6 +93,8 @@ def reprice(
     finally:
         if recorder is not None:
             recorder.close()
+    for each in told if not dry_run else ():
+        corrected(*each)
     return done
 
 
@@ -111,6 +122,15 @@ def correction(one: Recorded, quote: Quote) -> Entry | Unpriced | None:
         charge=replace(quoted, nanos=quoted.nanos - charged),
         kind=CORRECTION,
     )
+
+
+def _corrections(entries: Sequence[Entry]) -> Iterator[tuple[Entry, bool]]:
+    """The corrections among the entries of an attempt; the first of them may have priced it."""
+    unpriced = any(entry.charge is None for entry in entries)
+    for entry in sorted(entries, key=lambda entry: entry.recorded_ns):
+        if entry.kind == CORRECTION:
+            yield entry, unpriced
+            unpriced = False
 
 
 def _id(one: Recorded, quoted: Charge) -> str:

@@ -178,6 +178,17 @@ class SQLiteGateStore:
             db.execute(sql.LEAVE, (orphan.holder,))
         self._burying.pop(orphan.holder).remove()
 
+    def correct(self, entry: str, changes: Sequence[Change]) -> None:
+        now = now_ns()
+        with self._writing() as db:
+            for change in changes:
+                where = (change.pool, change.slot_ns)
+                if db.execute(sql.IS_KEPT, where).fetchone() is None:
+                    continue
+                if db.execute(sql.CORRECTED, (entry, change.pool)).rowcount:
+                    parts = (change.spent, change.attempts, change.unpriced, now)
+                    db.execute(sql.SPEND, (*where, *parts))
+
     def history(self, pool: str) -> Sequence[Used]:
         with self._told():
             rows = self._opened().execute(sql.HISTORY, (pool, f"{pool};", f"{pool}<")).fetchall()

@@ -2,6 +2,7 @@
 
 ``pools`` has a row for each period of a pool, or of a rolling window's slot; ``holdings`` what each
 process holds of it. A pool that fills at a rate has ``tat_ns``, the rest of its row is history.
+``corrections`` are the entries of the ledger that came after a settlement and are counted.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ CREATE INDEX IF NOT EXISTS holdings_by_holder ON holdings (holder);
 CREATE TABLE IF NOT EXISTS demands (
     pool TEXT PRIMARY KEY,
     until_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS corrections (
+    entry TEXT NOT NULL,
+    pool TEXT NOT NULL,
+    PRIMARY KEY (entry, pool)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS overrides (
     budget TEXT PRIMARY KEY,
@@ -75,6 +81,8 @@ ON CONFLICT (pool, slot_ns) DO UPDATE SET
     attempts = attempts + excluded.attempts,
     unpriced = unpriced + excluded.unpriced
 """
+IS_KEPT: Final = "SELECT 1 FROM pools WHERE pool = ? AND slot_ns = ?"
+CORRECTED: Final = "INSERT OR IGNORE INTO corrections (entry, pool) VALUES (?, ?)"
 FORGET_SLOTS: Final = "DELETE FROM pools WHERE pool = ? AND slot_ns < ?"
 FORGET_CALLS: Final = """
 DELETE FROM pools WHERE instr(pool, ';call=') AND touched_ns BETWEEN 1 AND ?
