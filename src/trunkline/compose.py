@@ -21,10 +21,11 @@ from . import catalog
 from .catalog.pricelist import shipped
 from .clock import new_id
 from .config import Connection, Settings, defaults, load, resolve
+from .core.budgets import Budget
 from .core.events import EventName, HealthChanged
 from .core.health import State, Transition
 from .core.models import Attempt, Candidate, Charge, Identity, Modality, Plan
-from .errors import ConfigError, UsageError
+from .errors import ConfigError, StoreError, UsageError
 from .runtime.attempt import Engine
 from .runtime.gate import Gate
 from .runtime.gate_keeper import Keeper
@@ -34,8 +35,9 @@ from .runtime.gate_rules import Rule
 from .runtime.health import HealthBook
 from .runtime.listeners import Callback, Listeners
 from .runtime.wire_llm import WireLLM
+from .services.gates import overspent
 from .store import Recorder
-from .store.gates import SQLiteGateStore
+from .store.gates import GATE_NAME, SQLiteGateStore
 from .store.settled import find_settled
 from .store.shared import SQLiteSharedState
 
@@ -307,6 +309,9 @@ def _price(attempt: Attempt) -> Charge | None:
     return None
 
 
+_TOLD = 5
+"""Spent budgets that are named one by one: one that is counted apart may have hundreds of parts."""
+
 _current: Trunkline | None = None
 
 
@@ -320,7 +325,23 @@ def configure(config: Path | str | None = None, state: Path | str | None = None)
     settings = _settings(path)
     directory = _path("state", state) or settings.state_dir or _default_state()
     _current = Trunkline(settings, directory, path)
+    _tell_of_spent(settings.budgets, directory)
     return _current
+
+
+def _tell_of_spent(budgets: Sequence[Budget], directory: Path) -> None:
+    """Warn of budgets that refuse from the start: their cap may be lower than it was."""
+    if not budgets or not (directory / GATE_NAME).exists():
+        return
+    with contextlib.closing(SQLiteGateStore(directory, only_reading=True)) as store:
+        try:
+            told = list(overspent(budgets, store))
+            for sentence in told[:_TOLD]:
+                logger.warning("%s", sentence)
+            if len(told) > _TOLD:
+                logger.warning("and %d more: see trunkline budgets state", len(told) - _TOLD)
+        except StoreError as error:  # without_store says what becomes of attempts
+            logger.warning("%s", error)
 
 
 def _settings(source: Path | None) -> Settings:

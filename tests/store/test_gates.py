@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,18 +19,24 @@ from trunkline.core.ports import Ask, Change, GateStore, Override, Said
 from trunkline.errors import StoreError
 from trunkline.store.gates import GATE_NAME, SQLiteGateStore
 
-Making = Callable[[Path], Sequence[GateStore]]
 SECOND = 1_000_000_000
 
+BACKENDS = ["trunkline.store.gates:SQLiteGateStore"]
+"""Every implementation, ``module:class``, made of a directory: also by another process. What is
+shared by other means is to be told by a file there."""
 
-def sqlite(directory: Path) -> Sequence[GateStore]:
-    return [SQLiteGateStore(directory) for _ in range(3)]
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-@pytest.fixture(params=[sqlite])
-def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sequence[GateStore]]:
-    """Three processes' stores that share, of each implementation."""
-    stores: Sequence[GateStore] = request.param(tmp_path / "new" / "state")
+@pytest.fixture
+def stores(backend: str, tmp_path: Path) -> Iterator[Sequence[GateStore]]:
+    """Three processes' stores that share."""
+    module, _, name = backend.partition(":")
+    made = getattr(importlib.import_module(module), name)
+    stores: Sequence[GateStore] = [made(tmp_path / "new" / "state") for _ in range(3)]
     yield stores
     for store in stores:
         store.close()
@@ -121,12 +128,12 @@ def test_history_has_every_period_of_a_pool_and_of_its_parts(stores: Sequence[Ga
 
 
 OTHER = """
-    import os, sys
+    import importlib, sys
     from pathlib import Path
     from trunkline.core.ports import Ask, Change, Said
-    from trunkline.store.gates import SQLiteGateStore
 
-    store = SQLiteGateStore(Path(sys.argv[1]))
+    module, _, name = sys.argv[2].partition(":")
+    store = getattr(importlib.import_module(module), name)(Path(sys.argv[1]))
     store.take([Ask("pool", 0, 0, 800, 1000, share=1_000_000)])
     store.note(1, b"settled before")
     store.flush(Said((Change("pool", 0, spent=5, attempts=1, held=795),), (), 1))
@@ -137,17 +144,19 @@ OTHER = """
 """
 
 
-def other(directory: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", textwrap.dedent(OTHER), str(directory)]
+def other(directory: Path, backend: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", textwrap.dedent(OTHER), str(directory), backend]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
     return process
 
 
-def test_what_a_killed_process_held_is_returned_once(tmp_path: Path) -> None:
-    with other(tmp_path) as process:
-        one, two = SQLiteGateStore(tmp_path), SQLiteGateStore(tmp_path)
+def test_what_a_killed_process_held_is_returned_once(
+    stores: Sequence[GateStore], backend: str, tmp_path: Path
+) -> None:
+    one, two, _ = stores
+    with other(tmp_path / "new" / "state", backend) as process:
         assert one.take([ask(500)]).granted == (0,)
         assert not one.orphans(), "it lives"
         process.kill()
@@ -162,12 +171,10 @@ def test_what_a_killed_process_held_is_returned_once(tmp_path: Path) -> None:
         (level,) = two.levels([ask(0)])
         assert (level.spent, level.held) == (45, 0)
         assert two.take([ask(500)]).granted[0] >= 500
-        one.close()
-        two.close()
 
 
-def test_a_child_holds_nothing_of_its_parents(tmp_path: Path) -> None:
-    store = SQLiteGateStore(tmp_path)
+def test_a_child_holds_nothing_of_its_parents(stores: Sequence[GateStore]) -> None:
+    store, *_ = stores
     store.take([ask(800)])
     read, write = os.pipe()
     if (child := os.fork()) == 0:
@@ -182,7 +189,21 @@ def test_a_child_holds_nothing_of_its_parents(tmp_path: Path) -> None:
     assert os.read(read, 100) == b"1 0"
     assert store.levels([ask(0)])[0].held >= 800
     assert store.take([ask(300)]).granted == (0,)
-    store.close()
+
+
+def test_a_correction_counts_once_and_only_where_its_period_is_kept(
+    stores: Sequence[GateStore],
+) -> None:
+    one, two, _ = stores
+    one.flush(Said((Change("pool", 0, spent=5, attempts=1, unpriced=1),), (), 1))
+    corrected = [Change("pool", 0, spent=70, unpriced=-1), Change("gone", 9, spent=70)]
+    for store in (one, two, one):
+        store.correct("entry", corrected)
+    two.correct("another", [Change("pool", 0, spent=-25)])
+    (kept,) = one.history("pool")
+    assert (kept.spent, kept.attempts, kept.unpriced) == (50, 1, 0)
+    assert not one.history("gone")
+    assert one.changed(), "whoever follows the books hears of it"
 
 
 def test_nothing_is_opened_before_it_is_used(tmp_path: Path) -> None:

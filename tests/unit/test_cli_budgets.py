@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from trunkline.cli.app import app
 from trunkline.clock import now_ns
+from trunkline.compose import configure
 from trunkline.core.ports import Change, Said
 from trunkline.core.windows import Kind, Window
 from trunkline.store.gates import SQLiteGateStore
@@ -102,3 +103,26 @@ def test_an_override_stands_until_it_is_taken_back(folder: Path) -> None:
     )
     assert run(folder, "budgets", "override", "day", "--end").output == "day: 1000 tokens again\n"
     assert "overridden" not in run(folder, "budgets", "state").output
+
+
+def test_a_cap_below_what_is_spent_is_told_at_load_with_the_figures(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told(day: str, each: str = "") -> list[str]:
+        caplog.clear()
+        config = CONFIG.replace("{tokens: 1000}}", f"{day}}}").replace(", shadow: true", each)
+        (folder / "trunkline.yaml").write_text(config)
+        configure(folder / "trunkline.yaml", folder / "state")
+        return [record.getMessage() for record in caplog.records]
+
+    assert told("{tokens: 701}", ", shadow: true") == []
+    lower, other = told("{tokens: 500}")
+    assert lower.startswith("budget day refuses every attempt until 2")
+    assert lower.endswith("UTC: 700 tokens of 500 tokens a day are spent already")
+    assert other == (
+        "budget each [agent=ann] refuses every attempt: 3 USD of 2.5 USD in total are spent already"
+    )
+    assert not list((folder / "state").glob("*.gate"))
+    (folder / "state" / "gate.db").write_bytes(b"no database" * 1000)
+    (broken,) = told("{tokens: 500}")
+    assert "gate.db cannot be used" in broken

@@ -69,9 +69,11 @@ def _budget(
     blocks = any(step.action is Action.BLOCK for step in steps)
     if "notice" in fields and not blocks:
         problems.at(fields["notice"].node, "is never said: no step blocks")
+    scope = _scope(fields.get("scope"), problems)
+    _check_routes(steps, scope, routes, entry.node, problems)
     return Budget(
         name,
-        _scope(fields.get("scope"), problems),
+        scope,
         replace(window, zone=zone.value) if zone else window,
         *amount,
         steps,
@@ -79,6 +81,24 @@ def _budget(
         shadow="shadow" in fields and fields["shadow"].value,
         fail_open=_fail_open(fields),
     )
+
+
+def _check_routes(
+    steps: tuple[Step, ...],
+    scope: Scope,
+    routes: Mapping[str, Route],
+    node: Node,
+    problems: Problems,
+) -> None:
+    """A downgrade of calls that the budget is not for would never be taken."""
+    wanted = dict(scope.pairs).get(Dimension.MODALITY, EACH)
+    for step in steps:
+        if step.route and wanted not in (EACH, modality := routes[step.route].modality):
+            problems.at(
+                node,
+                f'a downgrade goes to the route "{step.route}" for {modality}, and the budget is '
+                f"for {wanted}: name a route for {wanted}",
+            )
 
 
 def _limit(name: str, entry: Read, problems: Problems) -> Limit | None:
@@ -94,7 +114,8 @@ def _limit(name: str, entry: Read, problems: Problems) -> Limit | None:
             if key in fields:
                 problems.at(fields[key].node, "means nothing for streams")
     elif "per" not in fields:
-        problems.at(entry.node, f'the key "per" is missing: the time that {unit} are counted in')
+        if "per" not in getattr(entry.node, "entries", ()):  # else it has been told of
+            problems.at(entry.node, f'the key "per" is missing: the time {unit} are counted in')
         return None
     else:
         burst = _burst(fields.get("burst"), unit, most, problems)
@@ -130,7 +151,7 @@ def _burst(read: Read | None, unit: Unit, most: int, problems: Problems) -> int:
     try:
         return unit.read(read.value)
     except ValueError as error:
-        problems.at(read.node, str(error))
+        problems.at(read.node, f"{error}, and is {read.node}")
     return most
 
 

@@ -12,6 +12,7 @@ from ..core.models import Attempt, Charge, Entry, Identity, Modality, Usage
 from ..core.names import did_you_mean
 from ..core.ports import Ask, Change, GateStore, Level, Override, Used
 from ..core.scopes import EACH, Unit
+from ..core.windows import Kind
 from ..errors import UsageError
 from ..runtime.gate_rules import Rule, estimated, instant, strongest
 
@@ -56,6 +57,26 @@ def states(rules: Iterable[Budget | Limit], store: GateStore) -> Iterator[State]
             (level,) = store.levels([rule.ask(pool, period, 0)])
             part = pool.removeprefix(base).lstrip(";")
             yield State(one, part, level, resets, unpriced)
+
+
+def overspent(budgets: Iterable[Budget], store: GateStore) -> Iterator[str]:
+    """A sentence on each pool that lets nothing pass, because its cap is spent. StoreError.
+
+    The pools of single calls are left out: those calls are over, or know it.
+    """
+    blocking = [b for b in budgets if not b.shadow and b.window.kind is not Kind.CALL]
+    for state in states(blocking, store):
+        budget, level = state.rule, state.level
+        assert isinstance(budget, Budget)
+        cap, text = budget.cap(level.amount), budget.unit.text
+        if cap is None or level.spent < cap:
+            continue
+        part = f" [{state.part}]" if state.part else ""
+        until = f" until {instant(state.resets_ns)}" if state.resets_ns is not None else ""
+        yield (
+            f"budget {budget.name}{part} refuses every attempt{until}: {text(level.spent)} of "
+            f"{text(cap)} {budget.window.told} are spent already"
+        )
 
 
 def history(budget: Budget, store: GateStore) -> Sequence[Used]:

@@ -46,11 +46,15 @@ _decode = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
 class SQLiteGateStore:
-    """The gate's books in ``directory``; nothing is opened before it is used."""
+    """The gate's books in ``directory``; nothing is opened before it is used.
 
-    def __init__(self, directory: Path) -> None:
+    Whoever is ``only_reading`` joins nobody and waits for nobody; the file must be there.
+    """
+
+    def __init__(self, directory: Path, *, only_reading: bool = False) -> None:
         self.path = directory / GATE_NAME
         self._directory = directory
+        self._only_reading = only_reading
         self._begin()
         at_fork(self)
 
@@ -205,8 +209,9 @@ class SQLiteGateStore:
 
     def close(self) -> None:
         try:
-            if self._db is not None and not self._holds_anything(self._db):
-                self._db.execute(sql.LEAVE, (self.holder,))
+            db = None if self._only_reading else self._db
+            if db is not None and not self._holds_anything(db):
+                db.execute(sql.LEAVE, (self.holder,))
                 self._notes.remove()
         except sqlite3.Error as error:
             logger.warning("the gate's books are left as they are: %s: %s", self.path, error)
@@ -263,6 +268,8 @@ class SQLiteGateStore:
             self._version = None
 
     def _opened(self) -> sqlite3.Connection:
+        if self._db is None and self._only_reading:
+            self._db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
         if self._db is None:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._notes.open()
