@@ -55,6 +55,26 @@ def test_it_tells_its_addresses_serves_and_ends_cleanly(
     assert (served.returncode, complaints) == (0, "")
 
 
+def test_without_a_file_it_serves_every_vendor_and_a_real_engine_on_demand() -> None:
+    with subprocess.Popen(
+        [COMMAND, "doubles", "serve", "--engine", "local"], stdout=subprocess.PIPE, text=True
+    ) as served:
+        assert served.stdout
+        try:
+            urls = dict(served.stdout.readline().split() for _ in range(5))
+            chat = {"model": "any", "messages": [{"role": "user", "content": "when do you open"}]}
+            assert "eleven in the morning" in ask(f"{urls['openai']}/v1/chat/completions", chat)
+        finally:
+            served.send_signal(signal.SIGTERM)
+    assert set(urls) == {"cartesia", "deepgram", "elevenlabs", "openai", "control"}
+
+
+def test_an_engine_that_is_not_there_is_told_with_those_that_are() -> None:
+    result = CliRunner().invoke(app, ["doubles", "serve", "--engine", "loud"])
+    assert result.exit_code == 2
+    assert result.stderr == "error: engine 'loud' is unknown; there are: scripted, local\n"
+
+
 def test_bad_input_is_one_sentence_and_status_2(tmp_path: Path) -> None:
     file = tmp_path / "doubles.yaml"
     for text, told in {

@@ -163,12 +163,19 @@ def check(
 
 @doubles_app.command()
 def serve(
-    file: Annotated[Path, typer.Argument(help="Which providers, ports and faults.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="Which providers, ports and faults; default: all, on one free port."),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="E", help="scripted, or local: real speech; default: the file's."),
+    ] = None,
 ) -> None:
     """Serve providers' protocols on this machine until Ctrl-C."""
     from .doubles import run
 
-    run(file)
+    run(file, engine)
 
 
 add_budgets_to(app)

@@ -7,12 +7,17 @@ import signal
 from pathlib import Path
 
 from ..doubles import Config, Double, read_config, serve_forever
+from ..doubles.config import every_vendor, with_engine
 from . import loop
 
 
-def run(file: Path) -> None:
-    """Serve what ``file`` describes until SIGINT or SIGTERM. Raises UsageError."""
-    loop.run(_serve(read_config(file)))
+def run(file: Path | None, engine: str | None) -> None:
+    """Serve what ``file`` describes, or every vendor, until SIGINT or SIGTERM.
+
+    ``engine`` takes the place of each provider's. Raises UsageError.
+    """
+    config = read_config(file) if file else every_vendor()
+    loop.run(_serve(with_engine(config, engine) if engine else config))
 
 
 async def _serve(config: Config) -> None:

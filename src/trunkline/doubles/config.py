@@ -16,9 +16,11 @@ faults:
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import yaml
+from msgspec.structs import replace
 
 from ..errors import UsageError
 from .cartesia import Cartesia
@@ -26,7 +28,7 @@ from .deepgram import Deepgram
 from .elevenlabs import ElevenLabs
 from .faults import Rule
 from .openai import OpenAI
-from .provider import Provider
+from .provider import Engine, Provider
 from .vendor import Vendor
 
 __all__ = ["Config", "read_config", "vendor_for"]
@@ -69,6 +71,21 @@ def read_config(path: Path) -> Config:
     for provider in config.providers:
         vendor_for(provider)
     return config
+
+
+def every_vendor() -> Config:
+    """All the vendors there are, as they come, on one free port."""
+    return Config(providers=tuple(Provider(vendor.name) for vendor in _VENDORS))
+
+
+def with_engine(config: Config, engine: str) -> Config:
+    """``config`` with ``engine`` behind every provider. Raises UsageError for an unknown one."""
+    try:
+        chosen = msgspec.convert(engine, Engine)
+    except msgspec.ValidationError:
+        known = ", ".join(get_args(Engine))
+        raise UsageError(f"engine {engine!r} is unknown; there are: {known}") from None
+    return replace(config, providers=tuple(replace(p, engine=chosen) for p in config.providers))
 
 
 def vendor_for(settings: Provider) -> Vendor:

@@ -37,6 +37,9 @@ class Word(msgspec.Struct, frozen=True, array_like=True):
     end: float
 
 
+Engine = Literal["scripted", "local"]
+
+
 class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One vendor. The fields are the keys of a provider in the configuration file.
 
@@ -59,7 +62,7 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hears: str = ""
     pace: Pace = Pace()
     chunk_ms: int = 100
-    engine: Literal["scripted", "local"] = "scripted"
+    engine: Engine = "scripted"
 
     def __post_init__(self) -> None:
         if self.port is not None and not 0 <= self.port <= 65535:
