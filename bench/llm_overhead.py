@@ -3,28 +3,60 @@
     python -m bench llm_overhead
 
 Both rows are LiveKit LLMs on the same lean client and the same server: one runs it in ``_run``
-and nothing else, the other is served by the engine with health, gate, meter and journal.
+and nothing else, the other is served by the engine with health, gate, meter and journal. ``call``
+is the CPU time of the thread that runs the event loop, where a caller waits. ``in all`` is that of
+the process with every thread, until what was settled is in the ledger, which no caller waits for.
+Medians over rounds in which both rows take turns; what is added is the median of the differences.
+``least`` is the round that other programs disturbed the least: CPU time grows with their load.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 
-from bench.llm_client import Call, Row, livekit_call, written
+from bench.llm_client import Call, livekit_call, written
 
-CALLS = 200
-ROUNDS = 15
+CALLS = 100
+ROUNDS = 40
+
+
+async def _nothing() -> None: ...
+
+
+@dataclass
+class Row:
+    """One way to ask: seconds of CPU a call, of the call's thread and of the whole process."""
+
+    name: str
+    call: Call
+    rest: Callable[[], Awaitable[object]] = _nothing
+    """Ends what the calls have left to other threads."""
+    thread: list[float] = field(default_factory=list)
+    process: list[float] = field(default_factory=list)
+
+    async def turn(self) -> None:
+        gc.collect()
+        whole, begun = time.process_time(), time.thread_time()
+        for _ in range(CALLS):
+            await self.call()
+        self.thread.append((time.thread_time() - begun) / CALLS)
+        await self.rest()
+        self.process.append((time.process_time() - whole) / CALLS)
 
 
 @contextlib.asynccontextmanager
-async def bare(base_url: str) -> AsyncIterator[Call]:
+async def bare(base_url: str) -> AsyncIterator[Row]:
     from livekit.agents import llm
 
     from trunkline.runtime.chat import ChatRequest
@@ -49,36 +81,36 @@ async def bare(base_url: str) -> AsyncIterator[Call]:
                 self, chat_ctx=chat_ctx, tools=[], conn_options=DEFAULT_API_CONNECT_OPTIONS
             )
 
-    yield livekit_call(Model())
+    yield Row("llm.LLM on the lean client", livekit_call(Model()))
     await client.aclose()
 
 
 @contextlib.asynccontextmanager
-async def served(base_url: str) -> AsyncIterator[Call]:
+async def served(base_url: str) -> AsyncIterator[Row]:
     import trunkline
     from trunkline import inference
 
     with tempfile.TemporaryDirectory() as place:
-        trunkline.configure(written(Path(place), base_url), Path(place))
+        house = trunkline.configure(written(Path(place), base_url), Path(place))
         model = inference.LLM("openai/bench")
-        yield livekit_call(model)
+        loaded = partial(asyncio.to_thread, house.recorder.flush_all, 30.0)
+        yield Row("the same, served", livekit_call(model), loaded)
         await model.aclose()
         await trunkline.aclose()
 
 
 async def measure(base_url: str) -> list[Row]:
     async with contextlib.AsyncExitStack() as stack:
-        rows = [
-            Row("llm.LLM on the lean client", await stack.enter_async_context(bare(base_url))),
-            Row("the same, served", await stack.enter_async_context(served(base_url))),
-        ]
+        rows = [await stack.enter_async_context(one(base_url)) for one in (bare, served)]
+        for _ in range(3):
+            for row in rows:
+                await row.turn()
         for row in rows:
-            await row.turn(CALLS)
-            row.first.clear()
-            row.cpu.clear()
+            row.thread.clear()
+            row.process.clear()
         for _ in range(ROUNDS):
             for row in rows:
-                await row.turn(CALLS)
+                await row.turn()
         return rows
 
 
@@ -95,12 +127,25 @@ async def run() -> str:
     finally:
         server.stdin.close()
         await server.wait()
-    lines = [f"{'':28}  first token    CPU a call"]
-    for row in rows:
-        first, cpu = median(row.first) * 1e3, median(row.cpu) * 1e6
-        lines.append(f"{row.name:28} {first:9.3f} ms {cpu:10.0f} us")
-    added = [(b - a) * 1e6 for a, b in zip(rows[0].cpu, rows[1].cpu, strict=True)]
-    lines.append(f"{'added':28} {'':12} {median(added):10.0f} us")
+    return table(rows)
+
+
+def table(rows: list[Row]) -> str:
+    """Microseconds of the median round, and of the one with the least other load."""
+    lines = [f"{'CPU a call':28} {'call':>9} {'in all':>11} {'least':>9} {'in all':>11}"]
+    figures = [
+        [*map(median, (row.thread, row.process)), *map(min, (row.thread, row.process))]
+        for row in rows
+    ]
+    bare, served = rows
+    added = [b - a for a, b in zip(*figures, strict=True)]
+    added[0] = median(b - a for a, b in zip(bare.thread, served.thread, strict=True))
+    added[1] = median(b - a for a, b in zip(bare.process, served.process, strict=True))
+    names = [*(row.name for row in rows), "added"]
+    for name, figure in zip(names, [*figures, added], strict=True):
+        cells = [f"{seconds * 1e6:6.0f} us" for seconds in figure]
+        lines.append(f"{name:28} {'   '.join(cells)}")
+    lines.append(f"added, of the bare call's {added[0] / figures[0][0]:18.0%}")
     return "\n".join(lines)
 
 

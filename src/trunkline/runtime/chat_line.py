@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Protocol
 
 from livekit.agents import llm
@@ -15,6 +16,8 @@ from .livekit_chat import PluginChat, plugin_chat, prompt_characters, to_chunk
 from .text_line import TextLine
 from .wire_llm import WireLLM
 
+_takes_breakpoints = lru_cache(256)(supports_prompt_cache_breakpoints)
+
 
 class ChatSink(Protocol):
     """What is asked, and where the answer goes: the stream that the agent reads."""
@@ -23,7 +26,8 @@ class ChatSink(Protocol):
     def chat_ctx(self) -> llm.ChatContext: ...
     @property
     def tools(self) -> list[llm.Tool]: ...
-    def send(self, chunk: llm.ChatChunk) -> None: ...
+    @property
+    def send(self) -> Callable[[llm.ChatChunk], object]: ...
 
 
 class ChatLine(TextLine):
@@ -55,7 +59,7 @@ class ChatLine(TextLine):
     def _request(self, candidate: Candidate, client: WireLLM, continued: str) -> ChatRequest:
         marked = self._breakpoints
         if marked == "auto":
-            marked = supports_prompt_cache_breakpoints(str(candidate.ref))
+            marked = _takes_breakpoints(str(candidate.ref))
         extra = {"prompt_cache_breakpoints": True} if marked else {}
         messages, _ = self._sink.chat_ctx.to_provider_format("openai", **extra)
         if continued:

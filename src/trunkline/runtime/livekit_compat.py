@@ -111,10 +111,11 @@ def at_job_end(callback: Callable[[], Coroutine[None, None, None]]) -> None:
 
 
 class ChatStream(llm.LLMStream):
-    """An LLMStream whose ``_run`` is the engine's."""
+    """An LLMStream whose ``_run`` is the engine's. ``send`` hands a chunk to whoever reads it."""
 
-    def send(self, chunk: llm.ChatChunk) -> None:
-        self._event_ch.send_nowait(chunk)
+    def __init__(self, owner: llm.LLM[Any], **given: Any) -> None:
+        super().__init__(owner, **given)
+        self.send: Callable[[llm.ChatChunk], None] = self._event_ch.send_nowait  # once a token
 
     def report(self, error: APIError) -> None:
         """Tell the session of an error that it did not have to suffer."""
