@@ -106,7 +106,9 @@ def test_the_keys_of_the_configuration() -> None:
 
 
 def test_the_extras() -> None:
-    assert sorted(PROJECT["optional-dependencies"]) == sorted([*ENGINES, "demo", *PLUGINS])
+    assert sorted(PROJECT["optional-dependencies"]) == sorted(
+        [*ENGINES, "demo", "gateway", *PLUGINS]
+    )
 
 
 def test_the_commands() -> None:

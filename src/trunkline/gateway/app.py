@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from ..clock import new_id
 from ..compose import Trunkline
@@ -38,14 +40,24 @@ HTTP: Mapping[str, tuple[str, HttpDoor]] = {
 
 PREFIXES = ("/v1/models",)
 
-SOCKETS: Mapping[str, SocketDoor] = {}
+
+async def _hear(house: Switchboard, socket: Socket) -> None:
+    from . import stt  # with livekit, which chats do not need
+
+    await stt.hear(house, socket)
+
+
+async def _speak(house: Switchboard, socket: Socket) -> None:
+    from . import tts  # with livekit, as above
+
+    await tts.speak(house, socket)
+
+
+SOCKETS: Mapping[str, SocketDoor] = {"/v1/stt": _hear, "/v1/tts": _speak}
 """Doors for WebSockets by path. A door accepts or refuses the upgrade itself.
 
 ``/v1/eot`` and ``/v1/bargein`` have none on purpose: at 404 an agent goes on with what it has.
 """
-
-MODALITIES = (Modality.LLM,)
-"""What the doors serve, hence whose plugins are loaded before the first call."""
 
 
 class Gateway:
@@ -56,7 +68,11 @@ class Gateway:
 
     def __init__(self, trunkline: Trunkline, host: str = "127.0.0.1") -> None:
         self.house = Switchboard(trunkline, host)
-        self.house.plans.probes[Modality.LLM] = self._probe
+        self.house.plans.probes = {
+            Modality.LLM: self._probe_chat,
+            Modality.STT: partial(self._probe_speech, Modality.STT),
+            Modality.TTS: partial(self._probe_speech, Modality.TTS),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -110,16 +126,26 @@ class Gateway:
         except (Refusal, TrunklineError) as error:
             refusal = error if isinstance(error, Refusal) else refusal_of(error)
             log_refusal(socket.id, refusal)
-            if not socket.accepted:
-                await socket.refuse(refusal)
+            await self._refuse(socket, refusal)
         except Exception:  # the last boundary: one socket must not take others with it
             logger.exception("socket %s failed", socket.id)
-            if not socket.accepted:
-                await socket.refuse(Refusal(500, "the gateway failed; its log knows the id"))
+            await self._refuse(socket, Refusal(500, "the gateway failed; its log knows the id"))
         await socket.close(GOING_AWAY)
 
-    async def _probe(self, candidate: Candidate, plan: Plan) -> None:
-        trunkline = self.house.trunkline
-        settings = trunkline.settings
-        identity = Identity(call=new_id(), org=settings.org, project=settings.project)
-        await chat.probe(trunkline.engine, candidate, plan, identity)
+    @staticmethod
+    async def _refuse(socket: Socket, refusal: Refusal) -> None:
+        with contextlib.suppress(ClientGone):
+            await socket.refuse(refusal)
+
+    async def _probe_chat(self, candidate: Candidate, plan: Plan) -> None:
+        await chat.probe(self.house.trunkline.engine, candidate, plan, self._nobody())
+
+    async def _probe_speech(self, modality: Modality, candidate: Candidate, plan: Plan) -> None:
+        from ..runtime.probes import probe  # with livekit, as above
+
+        await probe(self.house.trunkline.engine, modality, candidate, plan, self._nobody)
+
+    def _nobody(self) -> Identity:
+        """Whose call a probe is."""
+        settings = self.house.trunkline.settings
+        return Identity(call=new_id(), org=settings.org, project=settings.project)

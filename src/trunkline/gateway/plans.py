@@ -6,9 +6,12 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+import aiohttp
 import msgspec
 
+from .. import catalog
 from ..compose import Trunkline, Wanted
 from ..core.models import Candidate, Modality, Plan
 from ..errors import UnknownModel, UsageError
@@ -20,6 +23,8 @@ _KEPT = 256
 """Plans kept at once: clients choose names, and each may hold connections."""
 
 _LONGEST_NAME = 200
+_LARGEST_ASK = 64 << 10
+_KEEP_ALIVE_SECONDS = 120.0
 _BARRED = frozenset("\\%?#")
 
 Probe = Callable[[Candidate, Plan], Awaitable[None]]
@@ -30,7 +35,8 @@ class Ask:
     """What a client asks a modality for. ``sample_rate`` is for the voices that take one.
 
     ``provider`` names who must serve: of a route's candidates those it serves, else the provider
-    in whose name the model is asked.
+    in whose name the model is asked. ``language`` is a voice's, for the candidates that take one:
+    some clients always send it.
     """
 
     modality: Modality
@@ -38,6 +44,7 @@ class Ask:
     fallback: tuple[Wanted, ...] = ()
     provider: str = ""
     sample_rate: int | None = None
+    language: str = ""
 
     @property
     def key(self) -> bytes:
@@ -60,7 +67,10 @@ class Plans:
 
     trunkline: Trunkline
     probes: dict[Modality, Probe] = field(default_factory=dict)
+    renewed: set[Callable[[], None]] = field(default_factory=set)
+    """Called after a reload, by whom a lease lasts longer than a request."""
     _built: dict[bytes, _Built] = field(default_factory=dict)
+    _http: aiohttp.ClientSession | None = None
 
     @contextlib.contextmanager
     def lease(self, ask: Ask) -> Iterator[Plan]:
@@ -95,6 +105,8 @@ class Plans:
                 self._find(built.ask)
         for built in before.values():
             self._retire(built)
+        for renewed in list(self.renewed):
+            renewed()
 
     async def aclose(self) -> None:
         """Close what no request uses, bounded in time by the engine."""
@@ -102,9 +114,14 @@ class Plans:
         for built in before.values():
             self._retire(built)
         await self.trunkline.engine.settled()
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
 
     def _find(self, ask: Ask) -> _Built:
         key = ask.key
+        if len(key) > _LARGEST_ASK:
+            raise UsageError(f"the options are larger than {_LARGEST_ASK:,} bytes")
         built = self._built.pop(key, None) or self._build(ask)
         self._built[key] = built  # the last one asked for is the last one to be forgotten
         if len(self._built) > _KEPT:
@@ -114,8 +131,13 @@ class Plans:
     def _build(self, ask: Ask) -> _Built:
         for wanted in (ask.wanted, *ask.fallback):
             check_name(wanted.name)
+            _check_suffix(wanted.suffix)
         plan = self._plan(ask)
-        plan, closing = self.trunkline.build(ask.modality, plan, None, ask.sample_rate)
+        if ask.language:
+            _check_suffix(ask.language)
+            plan = self._in_language(plan, ask.language)
+        session = None if ask.modality is Modality.LLM else self._session()
+        plan, closing = self.trunkline.build(ask.modality, plan, session, ask.sample_rate)
         probe = self.probes.get(ask.modality)
         prober = Prober(self.trunkline.engine, probe) if probe else None
         return _Built(ask, plan, closing, prober)
@@ -134,6 +156,27 @@ class Plans:
         if name.partition("/")[0] != provider:
             name = f"{provider}/{name}"
         return self.trunkline.plan(ask.modality, replace(ask.wanted, name=name), ask.fallback)
+
+    def _in_language(self, plan: Plan, language: str) -> Plan:
+        """``plan`` with every voice in ``language`` that takes one and has none of its own."""
+        connections = self.trunkline.settings.connections
+
+        def spoken(candidate: Candidate) -> Candidate:
+            how = catalog.provider(connections[candidate.connection].provider).tts
+            takes = isinstance(how, catalog.Plugin) and (how.language or how.voices)
+            if not takes or "language" in candidate.options:
+                return candidate
+            options: dict[str, Any] = {**candidate.options, "language": language}
+            return replace(candidate, options=options)
+
+        return replace(plan, candidates=tuple(map(spoken, plan.candidates)))
+
+    def _session(self) -> aiohttp.ClientSession:
+        """What the plugins of all calls connect through; there is no job here that has one."""
+        if self._http is None or self._http.closed:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS)
+            self._http = aiohttp.ClientSession(connector=connector)
+        return self._http
 
     def _retire(self, built: _Built) -> None:
         built.retired = True
@@ -160,3 +203,14 @@ def check_name(name: str) -> None:
         or any(part in ("", ".", "..") or part != part.strip() for part in parts)
     ):
         raise UnknownModel(f"model {name[:_LONGEST_NAME]!r} is not of the form provider/model")
+
+
+def _check_suffix(suffix: str) -> None:
+    """Refuse what no voice or language is called. Raises UnknownModel."""
+    if (
+        len(suffix) > _LONGEST_NAME
+        or not suffix.isprintable()
+        or _BARRED.intersection(suffix)
+        or ".." in suffix.split("/")
+    ):
+        raise UnknownModel(f"{suffix[:_LONGEST_NAME]!r} is no voice or language")

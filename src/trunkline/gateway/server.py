@@ -14,7 +14,8 @@ import uvicorn
 
 from ..compose import Trunkline
 from ..errors import UsageError
-from .app import MODALITIES, Gateway
+from .app import Gateway
+from .preload import preload
 from .protocol import Protocol
 
 logger = logging.getLogger("trunkline")
@@ -49,7 +50,7 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then end what runs and what it cost; a second one hurries."""
     gateway = Gateway(trunkline, host)
-    gateway.house.preload(MODALITIES)
+    preload(trunkline.settings)
     _Server(configured(gateway), gateway, ready).run([listening])
 
 

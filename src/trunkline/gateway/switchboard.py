@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
 from collections.abc import Iterator
 
-from .. import catalog
 from ..compose import Trunkline
-from ..core.models import Modality
 from ..errors import ConfigError, UsageError
 from .auth import Keyring, check_secrets
 from .plans import Plans
+from .voices import Voices
 
 logger = logging.getLogger("trunkline")
 
@@ -26,6 +24,7 @@ class Switchboard:
         self.trunkline = trunkline
         self._host = host
         self.plans = Plans(trunkline)
+        self.voices = Voices()
         self.keyring = Keyring(trunkline.settings.gateway)
         self.draining = asyncio.Event()
         self._working = 0
@@ -43,25 +42,6 @@ class Switchboard:
             self._working -= 1
             if not self._working:
                 self._idle.set()
-
-    def preload(self, modalities: tuple[Modality, ...]) -> None:
-        """Import the plugins of the providers that are configured, before the first call.
-
-        What the embedded engines need is imported by whoever uses them: every settings file has
-        them, and few gateways serve them.
-        """
-        targets = set()
-        for connection in self.trunkline.settings.connections.values():
-            row = catalog.provider(connection.provider)
-            for modality in modalities if not row.local else ():
-                how = getattr(row, modality.value)
-                if isinstance(how, catalog.Plugin):
-                    targets.add(how.target.partition(":")[0])
-        for module in sorted(targets):
-            try:
-                importlib.import_module(module)
-            except ImportError as error:
-                logger.warning("%s cannot be loaded, its models are refused: %s", module, error)
 
     def reload(self) -> None:
         """Read the settings again; what runs ends as it began. With mistakes nothing changes."""

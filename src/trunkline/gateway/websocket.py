@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from ..clock import new_id
 from .auth import Principal
 from .exchange import JSON, STALL_SECONDS, ClientGone, Receive, Scope, Send, clean_path
 from .exchange import decoded_headers as headers_of
 from .refusal import Refusal
 
-NORMAL, GOING_AWAY, TRY_AGAIN = 1000, 1001, 1013
+NORMAL, GOING_AWAY, REFUSED, FAILED = 1000, 1001, 1008, 1011
 """Close codes of RFC 6455, section 7.4. No client looks at them; people who debug do."""
 
 
@@ -45,7 +47,14 @@ class Socket:
         await self._send({"type": "websocket.accept", "headers": own})
 
     async def refuse(self, refusal: Refusal) -> None:
-        """Answer the upgrade with a status and the JSON of an error."""
+        """Tell what is wrong and end: a status while the upgrade is open, then an ``error``.
+
+        After an ``error`` nothing may follow, so the socket is closed as well.
+        """
+        if self.accepted:
+            await self.send(_error(self.id, refusal))
+            await self.close(REFUSED if refusal.status < 500 else FAILED)
+            return
         self.is_over = True
         own = [(b"content-type", JSON), (b"x-request-id", self.id.encode())]
         await self._send(
@@ -83,3 +92,16 @@ class Socket:
         if not self.is_over:
             self.is_over = True
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
+
+
+def _error(socket_id: str, refusal: Refusal) -> str:
+    """The error of LiveKit's speech protocols: its id is in the text too, which clients log."""
+    return msgspec.json.encode(
+        {
+            "type": "error",
+            "message": f"{refusal} (request {socket_id})",
+            "code": refusal.status,
+            "session_id": socket_id,
+            "request_id": socket_id,
+        }
+    ).decode()

@@ -295,6 +295,25 @@ def text_sent_at(stream: tts.SynthesizeStream) -> float:
     return stream._started_time
 
 
+_RELEASING = frozenset({"cartesia", "elevenlabs", "fishaudio", "inworld"})
+"""Plugins to whose tokenizer a flush is only the end of a sentence. To others (deepgram, google,
+xai) it ends the segment, after which a stream takes no more text."""
+
+
+def release_text(plugin: tts.TTS[Any], stream: tts.SynthesizeStream) -> None:
+    """Have ``stream`` say the text it has without waiting for more, if its plugin can.
+
+    A tokenizer holds a sentence back until the next one begins. ``flush`` would release it, and
+    refuse what is pushed afterwards.
+    """
+    names = type(plugin).__module__.split(".")
+    known = isinstance(plugin, tts.StreamAdapter) or (
+        names[:2] == ["livekit", "plugins"] and names[2] in _RELEASING
+    )
+    if known and not stream._input_ch.closed:
+        stream._input_ch.send_nowait(stream._FlushSentinel())
+
+
 def timed_transcript(frame: rtc.AudioFrame) -> Sequence[TimedString]:
     """The word timings that travel with ``frame``."""
     words: Sequence[TimedString] = frame.userdata.get(USERDATA_TIMED_TRANSCRIPT) or ()

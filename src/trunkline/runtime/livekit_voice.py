@@ -8,7 +8,7 @@ from typing import Any
 
 from livekit.agents import APIConnectOptions, tokenize, tts
 
-from .livekit_compat import lowered_markup, markup_key, text_sent_at
+from .livekit_compat import lowered_markup, markup_key, release_text, text_sent_at
 from .livekit_errors import from_livekit
 
 _PLUGIN_TIMEOUT_SECONDS = 60.0
@@ -37,6 +37,7 @@ class PluginVoice:
                 ),
             )
         self._held = ""
+        self._plugin = plugin
         self._stream = plugin.stream(
             conn_options=APIConnectOptions(max_retry=0, timeout=_PLUGIN_TIMEOUT_SECONDS)
         )
@@ -58,6 +59,10 @@ class PluginVoice:
             cut = opened
         ready, self._held = self._held[:cut], self._held[cut:]
         return lowered_markup(self._markup, ready)
+
+    def release(self) -> None:
+        """Say the text there is without waiting for more, where the plugin can."""
+        release_text(self._plugin, self._stream)
 
     def flush(self) -> None:
         self._release()

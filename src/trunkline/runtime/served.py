@@ -117,11 +117,15 @@ class Served:
                 self.available(candidate, is_now)
         self._prober.look(self.plan)
 
-    async def close(self) -> None:
-        """Close everything that serves, bounded in time by the engine."""
+    async def release(self) -> None:
+        """Serve no more; what did is closed as soon as nothing uses it."""
         self._unfollow()
         await self._prober.aclose()
         self.engine.retire(self.plan, self._closing)
+
+    async def close(self) -> None:
+        """Close everything that serves, bounded in time by the engine."""
+        await self.release()
         await self.engine.settled()
 
 

@@ -16,7 +16,7 @@ from ..core.speech import Alignment, Pace, Script, holds_sentence, is_speakable,
 from ..errors import DeadlineExceeded, EmptyOutput, ProtocolViolation, StreamCut
 from .audio import Resampler, is_silent, silence
 from .learnt import Learnt
-from .line import Line
+from .line import Line, ProviderStream
 from .livekit_compat import (
     set_expressive,
     set_timed_transcript,
@@ -64,7 +64,7 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
         self._owner = owner
         self._expressive = expressive
         self._script = Script()
-        self._ended = False
+        self._ended = self._is_cut = False
         self._arrived = asyncio.Event()
         self._voice: PluginVoice | None = None
         self._resampler = Resampler(owner.sample_rate)
@@ -91,11 +91,18 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
 
     def push(self, text: str) -> None:
         self._script.push(text)
+        self._is_cut = False
         if self._voice is not None:
             self._voice.push_text(text)
             self._look()
         elif is_speakable(text):
             self._arrived.set()
+
+    def release(self) -> None:
+        """The text so far is whole sentences: it can be said without waiting for more."""
+        self._is_cut = True
+        if self._voice is not None:
+            self._voice.release()
 
     def flush(self) -> None:
         if self._voice is not None:
@@ -108,7 +115,7 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
             self._voice.end_input()
             self._look()
 
-    def open(self, candidate: Candidate) -> PluginVoice:
+    def open(self, candidate: Candidate) -> ProviderStream[tts.SynthesizedAudio]:
         self._opened_at = self._commit()
         self._before_ns += self._attempt_ns
         self._attempt_ns, self._owed = 0, None
@@ -122,6 +129,8 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
         voice.push_text(self._text[self._opened_at :])
         if self._ended:
             voice.end_input()
+        elif self._is_cut:
+            voice.release()
         self._voice = voice
         self._look()
         return voice

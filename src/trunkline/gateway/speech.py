@@ -1,0 +1,93 @@
+"""What the two speech doors share: the upgrade, the first message, and two sides at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
+
+from livekit.agents import APIConnectOptions
+
+from ..compose import Wanted
+from ..core.models import Identity, Modality
+from ..errors import UnsupportedOption
+from .identity import identity_of
+from .plans import Ask
+from .refusal import Refusal
+from .speech_messages import Connection, Fallbacks, Reader
+from .switchboard import Switchboard
+from .websocket import Socket
+
+M = TypeVar("M")
+
+CREATE_SECONDS = 10.0
+"""The first message has this long to come."""
+
+_AUTO = "auto"
+_NO_MODEL = frozenset({"", "NOT_GIVEN", _AUTO})
+
+
+async def admit(house: Switchboard, socket: Socket, modality: Modality) -> tuple[str, Identity]:
+    """Answer the upgrade; returns the model of its query and whose call it is.
+
+    Only here a refusal is a status, hence final for a client: an unknown model, one whose provider
+    has no credential or whose plugin is not installed. Options come later, so one that is missing
+    is no reason yet.
+    """
+    identity = identity_of(socket.headers, house.trunkline.settings, socket.id, socket.principal)
+    query = parse_qs(socket.query.decode("latin-1"))
+    name = model_of(query.get("model", [""])[-1])
+    with contextlib.suppress(UnsupportedOption), house.plans.lease(Ask(modality, Wanted(name))):
+        pass
+    await socket.accept()
+    return name, identity
+
+
+def model_of(*names: str | None) -> str:
+    """The first of ``names`` that says which model is meant, else ``auto``."""
+    return next((name for name in names if name and name not in _NO_MODEL), _AUTO)
+
+
+async def first(socket: Socket, reader: Reader[M]) -> M | None:
+    """The first message that is known here; None when the client has gone. Raises Refusal."""
+    try:
+        async with asyncio.timeout(CREATE_SECONDS):
+            return await following(socket, reader)
+    except TimeoutError:
+        raise Refusal(408, f"no session.create within {CREATE_SECONDS:g} s") from None
+
+
+async def following(socket: Socket, reader: Reader[M]) -> M | None:
+    """The next message that is known here; None once the client has gone. Raises Refusal."""
+    while (frame := await socket.receive()) is not None:
+        message = reader.read(frame)
+        if message is not None:
+            return message
+    return None
+
+
+def fallback_of(given: Fallbacks | None) -> tuple[Wanted, ...]:
+    """The models that serve when the first cannot, in order."""
+    listed = given.models if given is not None else ()
+    return tuple(Wanted(one.model, one.voice or "", one.extra or {}) for one in listed)
+
+
+def options_of(given: Connection | None) -> APIConnectOptions:
+    """A client's wishes as LiveKit's options, whose defaults wish for nothing."""
+    wishes = given or Connection()
+    return APIConnectOptions(max_retry=wishes.retries, timeout=wishes.timeout)
+
+
+async def together(*sides: Coroutine[Any, Any, None]) -> None:
+    """Run ``sides`` until one of them ends, then end the others; raises what ended it."""
+    tasks = [asyncio.create_task(side) for side in sides]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in ended:
+        task.result()

@@ -1,0 +1,231 @@
+"""``/v1/stt``: LiveKit Inference's recognisers. A socket is one audio stream, a call long."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import replace
+
+from livekit import rtc
+from livekit.agents import APIError
+
+from ..compose import Wanted
+from ..core.models import Identity, Modality, Plan
+from ..errors import TrunklineError, UsageError
+from ..runtime.livekit_errors import from_livekit
+from ..runtime.served import Closing
+from ..runtime.stt import STT
+from .endpointing import voice_activity
+from .plans import Ask
+from .refusal import Refusal
+from .speech import admit, fallback_of, first, following, model_of, options_of, together
+from .speech_messages import check_encoding, pcm_of, rate_of, text_of
+from .stt_messages import (
+    Close,
+    Closed,
+    Create,
+    Created,
+    Finalize,
+    Finalized,
+    InputAudio,
+    Update,
+    reader,
+)
+from .stt_transcripts import Transcripts
+from .switchboard import Switchboard
+from .websocket import Socket
+
+logger = logging.getLogger("trunkline")
+
+_IDLE_SECONDS = 600.0
+"""A stream without audio: a caller may mute for a while."""
+
+_END_SECONDS = 2.0
+"""After ``session.finalize`` without more audio, the input has ended. The message is sent at each
+pause of the caller, too, by clients with a detector of their own; their audio goes on."""
+
+_WORDS_SECONDS = 1.0
+"""How long the words of an utterance may come after its end."""
+
+_AHEAD_SECONDS = 30.0
+"""How far audio may be ahead of real time before the socket is read no faster than that."""
+
+
+async def hear(house: Switchboard, socket: Socket) -> None:
+    """Serve a socket: audio in, transcripts out, until either side ends it."""
+    name, identity = await admit(house, socket, Modality.STT)
+    created = await first(socket, reader)
+    if isinstance(created, Close) or created is None:
+        return
+    if not isinstance(created, Create):
+        raise Refusal(400, "the first message is session.create")
+    await Hearing(house, socket, identity, created, name).run()
+
+
+class Hearing:
+    """A socket after its ``session.create``."""
+
+    def __init__(
+        self, house: Switchboard, socket: Socket, identity: Identity, created: Create, name: str
+    ) -> None:
+        given = created.settings
+        check_encoding(given.encoding)
+        self._house = house
+        self._socket = socket
+        self._rate = rate_of(given.sample_rate)
+        self._ask = Ask(
+            Modality.STT,
+            Wanted(model_of(created.model, name), given.language or "", dict(given.extra or {})),
+            fallback_of(created.fallback),
+            socket.headers.get("x-livekit-inference-provider", ""),
+        )
+        plan, closing = self._leased(self._ask)
+        self._stt = STT(
+            house.trunkline.engine,
+            plan,
+            lambda: identity,
+            sample_rate=None,
+            vad=voice_activity(),
+            closing=closing,
+        )
+        self._stream = self._stt.stream(conn_options=options_of(created.connection))
+        self._transcripts = Transcripts(socket.id, lambda: str(self._stt.serving))
+        self._clock = asyncio.get_running_loop().time
+        self._until = self._clock()
+        self._asked_to_end = False
+        self._has_ended = False
+
+    def _leased(self, ask: Ask) -> tuple[Plan, Closing]:
+        """A plan that stays open until it is closed. Raises UsageError."""
+        lease = contextlib.ExitStack()
+        plan = lease.enter_context(self._house.plans.lease(ask))
+
+        async def closing() -> None:
+            lease.close()
+
+        return plan, closing
+
+    async def run(self) -> None:
+        """Serve until the client goes. Raises Refusal and the errors of the engine."""
+        self._house.plans.renewed.add(self._renew)
+        try:
+            await self._socket.send(text_of(Created(self._socket.id)))
+            await together(self._read(), self._tell(), self._answer(), self._drain())
+        finally:
+            self._house.plans.renewed.discard(self._renew)
+            await self._stream.aclose()
+            await self._stt.release()
+
+    def _renew(self) -> None:
+        """Follow a reload: the stream moves between two utterances."""
+        try:
+            self._stt.swap(*self._leased(self._ask))
+        except UsageError as error:
+            logger.warning("stream %s stays as it is: %s", self._socket.id, error)
+
+    # What the client says.
+
+    async def _read(self) -> None:
+        while True:
+            await self._keep_pace()
+            seconds = _END_SECONDS if self._asked_to_end else _IDLE_SECONDS
+            try:
+                async with asyncio.timeout(seconds):
+                    message = await following(self._socket, reader)
+            except TimeoutError:
+                if not self._asked_to_end:
+                    return
+                self._end()
+                continue
+            match message:
+                case InputAudio():
+                    self._push(message.audio)
+                case None | Close():
+                    await self._socket.close()
+                    return
+                case Create():
+                    raise Refusal(400, "session.create came twice")
+                case Update():
+                    self._update(message)
+                case Finalize():
+                    await self._finalize()
+
+    def _push(self, audio: str) -> None:
+        pcm = pcm_of(audio)
+        if self._has_ended:
+            raise Refusal(400, "input_audio after the end of the input")
+        if not pcm:
+            return
+        self._asked_to_end = False
+        samples = len(pcm) // 2
+        self._until = max(self._until, self._clock()) + samples / self._rate
+        self._stream.push_frame(rtc.AudioFrame(pcm, self._rate, 1, samples))
+
+    async def _keep_pace(self) -> None:
+        ahead = self._until - self._clock() - _AHEAD_SECONDS
+        if ahead > 0:
+            await asyncio.sleep(ahead)
+
+    async def _finalize(self) -> None:
+        if not self._has_ended:
+            self._stream.flush()
+            self._asked_to_end = True
+            await self._socket.send(text_of(Finalized()))
+
+    def _end(self) -> None:
+        self._asked_to_end, self._has_ended = False, True
+        self._stream.end_input()
+
+    def _update(self, update: Update) -> None:
+        """Be served as the client now wishes; what cannot be is left as it was. A null unsets."""
+        changes, before = update.settings, self._ask.wanted
+        name = model_of(changes.model, before.name)
+        merged = {**before.options, **(changes.extra or {})}
+        wanted = Wanted(
+            name,
+            before.suffix if changes.language is None else changes.language,
+            {option: value for option, value in merged.items() if value is not None},
+        )
+        ask = replace(self._ask, wanted=wanted)
+        if ask == self._ask:
+            return
+        try:
+            self._stt.swap(*self._leased(ask))
+        except UsageError as error:
+            logger.warning("stream %s ignores a session.update: %s", self._socket.id, error)
+        else:
+            self._ask = ask
+
+    # What the client is told.
+
+    async def _tell(self) -> None:
+        try:
+            async for event in self._stream:
+                for message in self._transcripts.messages(event):
+                    await self._socket.send(message)
+        except APIError as error:
+            raise _own(error) from error
+        for message in self._transcripts.rest():
+            await self._socket.send(message)
+        await self._socket.send(text_of(Closed()))
+        await self._socket.close()
+
+    async def _answer(self) -> None:
+        """Tell the end of utterances that have no words: the client waits for it."""
+        while True:
+            await self._transcripts.unanswered.wait()
+            await asyncio.sleep(_WORDS_SECONDS)
+            if self._transcripts.unanswered.is_set():
+                for message in self._transcripts.rest():
+                    await self._socket.send(message)
+
+    async def _drain(self) -> None:
+        """End between two utterances: the client opens its next stream elsewhere."""
+        await self._house.draining.wait()
+        await self._transcripts.pause.wait()
+
+
+def _own(error: APIError) -> TrunklineError:
+    """Our own error behind one that the wrapper has made LiveKit's."""
+    return error.__cause__ if isinstance(error.__cause__, TrunklineError) else from_livekit(error)
