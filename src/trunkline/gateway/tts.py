@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from ..compose import Wanted
-from ..core.models import Identity, Modality
-from ..errors import AllCandidatesFailed
+from ..core.models import Identity, Modality, Plan
+from ..errors import AllCandidatesFailed, Refused, TrunklineError
 from ..runtime.audio import read_clip
 from ..runtime.livekit_options import with_options
 from .exchange import ClientGone
@@ -214,17 +215,35 @@ class Utterance:
             plan = one.house.voices.ordered(with_options(leased, one.options), call, key)
             # it lasts as long as the text does; what the provider owes has deadlines of its own
             plan = replace(plan, deadlines=replace(plan.deadlines, total=float("inf")))
-            try:
-                await one.house.trunkline.engine.run(line, plan, one.identity)
-            except asyncio.CancelledError:
-                if line.is_deserted:
-                    raise ClientGone from None
-                raise
-            except AllCandidatesFailed as error:
-                if not plan.apology or line.has_begun:
-                    raise
-                log_refusal(one.socket.id, refusal_of(error))
-                line.play(read_clip(plan.apology, speaker.sample_rate))
+            await self._run(line, plan)
             if speaker.serving is not None:
                 one.house.voices.note(speaker.serving, leased, call, key)
         await speaker.flush()
+
+    async def _run(self, line: SpokenLine, plan: Plan) -> None:
+        """Speak ``line``, or what the settings say instead. Raises the engine's errors."""
+        one = self._conversation
+        engine = one.house.trunkline.engine
+        try:
+            await engine.run(line, plan, one.identity)
+        except asyncio.CancelledError:
+            if line.is_deserted:
+                raise ClientGone from None
+            raise
+        except (AllCandidatesFailed, Refused) as error:
+            if line.has_begun:
+                raise
+            notice = error.notice if isinstance(error, Refused) else ""
+            if not notice and not plan.apology:
+                raise
+            log_refusal(one.socket.id, refusal_of(error))
+            if notice:
+                line = SpokenLine(self._speaker)
+                line.push(notice)
+                line.end()
+                with contextlib.suppress(TrunklineError):  # refused too: the clip is left
+                    await engine.run(line, plan, one.identity)
+            if plan.apology and not line.has_begun:
+                line.play(read_clip(plan.apology, self._speaker.sample_rate))
+            elif not line.has_begun:
+                raise
