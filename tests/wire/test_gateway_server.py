@@ -134,7 +134,7 @@ async def test_the_end_waits_for_what_runs_and_for_what_it_cost(
         begun = time.monotonic()
         status, _ = await gateway.ended()
         assert status == 0
-        assert time.monotonic() - begun < 20  # far from what the drain may take; a busy machine takes its time, too
+        assert time.monotonic() - begun < 20  # a drain may take 30
     with contextlib.closing(sqlite3.connect(state_dir / LEDGER_NAME)) as ledger:
         [outcome] = ledger.execute("select outcome from attempts").fetchone()
     assert outcome == "ok"
