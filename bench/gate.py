@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median
 
+from livekit import rtc
+
 from trunkline.clock import monotonic_ns, new_id, now_ns
 from trunkline.core.budgets import MILLION, Action, Budget, Step
 from trunkline.core.limits import Limit, Rate
@@ -23,7 +25,7 @@ from trunkline.runtime.gate import Gate
 from trunkline.runtime.gate_keeper import Keeper
 from trunkline.runtime.gate_purse import Purse
 from trunkline.runtime.gate_rules import Rule
-from trunkline.runtime.meter import Metered
+from trunkline.runtime.meter import Metered, audio_ns
 from trunkline.store.gates import SQLiteGateStore
 from trunkline.store.journal import Journal
 
@@ -51,11 +53,13 @@ def main() -> None:
         ruled = gate(directory / "ruled")
         nothing, added = asyncio.run(reserving(bare)), asyncio.run(reserving(ruled))
         without, with_rules = asyncio.run(calls(bare)), asyncio.run(calls(ruled))
+        counting, following = frame_counted(), asyncio.run(frame_followed(ruled))
         ruled.close()
         row("`reserve` without rules", f"{nothing:.2f} us", "< 2 us")
         row("`reserve` under two budgets and two limits", f"{added:.1f} us", "")
         row("a call's gate and meter, without rules", f"{without:.1f} us", "")
         row("what they add to a call", f"{with_rules - without:.1f} us", "< 30 us")
+        row("what they add to a frame of 20 ms", f"{counting + following:.2f} us", "< 1 us")
         row("`take` of the store, one process", f"{taking(directory / 'store'):.0f} us", "")
         row(
             f"reservations of {PROCESSES} processes",
@@ -117,6 +121,30 @@ async def calls(gate: Gate) -> float:
         gate.settle(attempt, Metered(USAGE, Quality.EXACT))
 
     return await timed(one)
+
+
+def frame_counted() -> float:
+    """What the meter does with each frame that is pushed or played: its length is added."""
+    frame, count = rtc.AudioFrame(bytes(640), 16000, 1, 320), 100_000
+    started, heard = time.thread_time_ns(), 0
+    for _ in range(count):
+        heard += audio_ns(frame.samples_per_channel, frame.sample_rate)
+    return (time.thread_time_ns() - started) / count / 1000
+
+
+async def frame_followed(gate: Gate) -> float:
+    """What following an open stream costs, which is asked twice a second: a 25th of it a frame."""
+    attempt, count = an_attempt(), 2000
+    await gate.reserve(attempt, lambda: USAGE)
+    metered = Metered(Usage(tokens_in=10, audio_in_ns=10**9), Quality.EXACT)
+    gate.follow(attempt, lambda: metered, print)
+    (opening,) = gate._purse.followed()  # type: ignore[union-attr]
+    started = time.thread_time_ns()
+    for _ in range(count):
+        gate._purse.grow(opening, metered.usage)  # type: ignore[union-attr]
+    took = (time.thread_time_ns() - started) / count / 1000
+    gate.settle(attempt, metered)
+    return took / (0.5 / 0.02)
 
 
 def taking(directory: Path) -> float:

@@ -89,7 +89,16 @@ _USED: Mapping[Unit, Callable[[Usage, int], int]] = {
 
 def used(unit: Unit, usage: Usage, nanos: int) -> int:
     """What an attempt with this usage and this charge counts; audio is what was heard and said."""
-    amount = _USED[unit](usage, nanos)
+    return countable(_USED[unit](usage, nanos))
+
+
+def counter(unit: Unit) -> Callable[[Usage, int], int]:
+    """``used`` for one unit, whose answer is to be made ``countable``."""
+    return _USED[unit]
+
+
+def countable(amount: int) -> int:
+    """An amount whatever a provider says: none below nothing, none that no column holds."""
     return amount if 0 <= amount <= MOST else min(max(amount, 0), MOST)
 
 

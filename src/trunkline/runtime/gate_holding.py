@@ -18,6 +18,7 @@ from ..errors import Refused
 from .gate_rules import Rule
 from .meter import Metered
 
+_NEVER_NS = 2**63
 _IDLE_NS = 1_000_000_000
 """How long a slice lies unused before it is given back."""
 
@@ -45,8 +46,10 @@ class Holding:
     delay: float = 0.0
     routes: tuple[str, ...] = ()
     noted: tuple[str, int, str] | None = None
+    ends_ns: int = _NEVER_NS
 
     def __post_init__(self) -> None:
+        self.ends_ns = self.period.end_ns or self.ends_ns
         if isinstance(self.rule.of, Budget):
             self.noted = (self.pool, self.period.slot_ns, self.rule.of.unit.value)
 
@@ -104,7 +107,7 @@ class Holding:
         """Whether the free part of the slice should go back: unused, over, or the last of it."""
         if not self.free:
             return False
-        over = self.period.end_ns is not None and now_ns >= self.period.end_ns
+        over = now_ns >= self.ends_ns
         level = self.level
         tight = level is not None and level.left is not None and level.left < 8 * self.free
         return over or tight or now_ns - self.used_ns > _IDLE_NS

@@ -77,8 +77,13 @@ class Purse:
             matches = self._match(identity, modality)
         if not matches:
             return []
-        now = now_ns()
-        return [self._holding(rule, pool, now) for rule, pool in matches]
+        now, known, found = now_ns(), self._holdings.get, []
+        for rule, pool in matches:
+            holding = known(pool)
+            if holding is None or now >= holding.ends_ns:
+                holding = self._renewed(rule, pool, holding, now)
+            found.append(holding)
+        return found
 
     def _match(self, identity: Identity, modality: Modality) -> list[tuple[Rule, str]]:
         found = [(rule, rule.pool(identity, modality)) for rule in self._rules]
@@ -88,15 +93,10 @@ class Purse:
         self._matches[identity, modality] = matches
         return matches
 
-    def _holding(self, rule: Rule, pool: str, now: int) -> Holding:
-        holding = self._holdings.get(pool)
-        if holding is not None:
-            end = holding.period.end_ns
-            if end is None or now < end:
-                return holding
+    def _renewed(self, rule: Rule, pool: str, before: Holding | None, now: int) -> Holding:
         with self._lock:
-            if holding is not None:
-                self._earlier.append(holding)
+            if before is not None:
+                self._earlier.append(before)
             holding = self._holdings[pool] = Holding(rule, pool, rule.period(now), used_ns=now)
         return holding
 
@@ -107,11 +107,13 @@ class Purse:
             return None
         usage = estimate()
         charge = None
-        if any(holding.rule.of.unit is Unit.USD for holding in holdings):
-            charge = self._price(estimated(attempt, usage))
+        for holding in holdings:
+            if holding.rule.is_money and charge is None:
+                charge = self._price(estimated(attempt, usage))
+            if holding.period.slot_ns > attempt.started_ns:
+                # begun since: the attempt begins in the periods that it is counted in
+                attempt.started_ns = holding.period.slot_ns
         takes = [(holding, holding.rule.needs(usage, charge)) for holding in holdings]
-        # a period may have begun since: the attempt begins in those that it is counted in
-        attempt.started_ns = max(attempt.started_ns, *(h.period.slot_ns for h in holdings))
         return Opening(attempt, usage, takes)
 
     def apply(self, opening: Opening, *, force: bool = False) -> bool:
@@ -232,8 +234,7 @@ class Purse:
 
     def _end_periods(self, now: int) -> None:
         for pool, holding in list(self._holdings.items()):
-            end = holding.period.end_ns
-            if end is not None and now >= end:
+            if now >= holding.ends_ns:
                 self._earlier.append(self._holdings.pop(pool))
 
     def _without_store(self, opening: Opening, short: Iterable[Holding]) -> Shortage | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,7 +12,7 @@ from ..core.budgets import MILLION, Action, Budget, Step
 from ..core.limits import Limit
 from ..core.models import Attempt, Charge, Identity, Modality, Usage
 from ..core.ports import Ask, Level
-from ..core.scopes import Unit, used
+from ..core.scopes import Unit, countable, counter
 from ..core.windows import Period
 from ..errors import Refused
 
@@ -25,12 +25,14 @@ class Rule:
 
     of: Budget | Limit
     share: int | None
+    counted: Callable[[Usage, int], int]
+    is_money: bool
+    is_streams: bool
 
     @classmethod
     def made(cls, of: Budget | Limit) -> Rule:
-        if isinstance(of, Limit):
-            return cls(of, MILLION)
-        return cls(of, of.cap(MILLION))
+        share = MILLION if isinstance(of, Limit) else of.cap(MILLION)
+        return cls(of, share, counter(of.unit), of.unit is Unit.USD, of.unit is Unit.STREAMS)
 
     def __str__(self) -> str:
         return f"{'budget' if isinstance(self.of, Budget) else 'limit'} {self.of.name}"
@@ -77,15 +79,15 @@ class Rule:
 
     def needs(self, usage: Usage, charge: Charge | None) -> int:
         """The most that an attempt of this usage can count. Without a price it needs something."""
-        if self.of.unit is Unit.USD and charge is None:
+        if self.is_money and charge is None:
             return 1
-        return used(self.of.unit, usage, charge.nanos if charge else 0)
+        return countable(self.counted(usage, charge.nanos if charge else 0))
 
     def counts(self, usage: Usage, charge: Charge | None) -> int:
         """What an attempt that has ended counts; a stream that is closed counts no more."""
-        if self.of.unit is Unit.STREAMS:
+        if self.is_streams:
             return 0
-        return used(self.of.unit, usage, charge.nanos if charge else 0)
+        return countable(self.counted(usage, charge.nanos if charge else 0))
 
     def refusal(self, attempt: Attempt, need: int, level: Level, now_ns: int) -> Refused:
         """Why ``attempt`` may not open: the rule, its state and when it has room again."""
