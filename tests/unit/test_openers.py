@@ -122,14 +122,18 @@ def _opens(call: ast.Call) -> bool:
     return receiver not in OWN and "vad" not in receiver
 
 
-WITHOUT_A_LOOP = "runtime/served.py Served.warm_up_soon: "
-"""The one exception: where no event loop runs nothing can connect, engines load their models."""
+EXCEPTIONS = {
+    "runtime/served.py Served.warm_up_soon": "without a loop nothing connects, engines load models",
+    "gateway/plans.py Plans._session": "a pool for plugins, which opens nothing by itself",
+    "gateway/stt.py Hearing.__init__": "the engine's own recogniser, whose streams are its runs",
+}
 
 
 def test_everything_that_opens_a_provider_stands_behind_the_gate() -> None:
     found = list(House(repository()).breaches())
-    assert [breach for breach in found if not breach.startswith(WITHOUT_A_LOOP)] == []
-    assert len(found) == 1
+    told = {breach: breach.partition(": ")[0] for breach in found}
+    assert [breach for breach, where in told.items() if where not in EXCEPTIONS] == []
+    assert set(told.values()) == set(EXCEPTIONS), "an exception that is none any more"
 
 
 def test_what_is_known_to_open_is_seen() -> None:

@@ -28,10 +28,12 @@ import trunkline.llm
 import trunkline.stt
 import trunkline.tts
 from trunkline import inference
+from trunkline.compose import Wanted
 from trunkline.core.models import Modality
 from trunkline.core.ports import Change, Said
 from trunkline.core.windows import Kind, Window
-from trunkline.gateway.app import HTTP, SOCKETS
+from trunkline.gateway.app import HTTP, SOCKETS, Gateway
+from trunkline.gateway.plans import Ask
 from trunkline.inference._live import live_candidate
 from trunkline.runtime.loud_vad import LoudVAD
 from trunkline.store.gates import SQLiteGateStore
@@ -325,10 +327,16 @@ async def _(place: Place) -> None:
 
     for body in ({"model": "brain"}, {"model": "gpt-4.1", "stream": True}):
         await place.count(asked(**body))
-    plan = house.trunkline.plan(Modality.LLM, trunkline.compose.Wanted("brain"))
-    plan, closing = house.trunkline.build(Modality.LLM, plan)
-    await place.count(house.gateway._probe(plan.candidates[0], plan))
-    await closing()
+
+
+@way("a probe of each modality through the gateway")
+async def _(place: Place) -> None:
+    house = Gateway(trunkline.compose.current()).house
+    names = {Modality.STT: "ears", Modality.LLM: "brain", Modality.TTS: "mouth"}
+    for modality, probe in house.plans.probes.items():
+        with house.plans.lease(Ask(modality, Wanted(names[modality]))) as plan:
+            await place.count(probe(plan.candidates[0], plan))
+    await house.plans.aclose()
 
 
 def _client(house: House | None) -> dict[str, Any]:

@@ -80,13 +80,15 @@ class Conversation:
 
     async def run(self) -> None:
         """Serve until the client goes. Raises Refusal and the errors of the engine."""
-        self._prewarm()
+        await self._prewarm()
         await self.socket.send(text_of(Created(self.socket.id)))
         await together(self._read(), self._speak(), self._drain())
 
-    def _prewarm(self) -> None:
-        """Have the way to the first voice open by the time it is needed."""
+    async def _prewarm(self) -> None:
+        """Have the way to the first voice open by the time it is needed, if the gate allows it."""
         with self.house.plans.lease(self.ask(Generation(), None)) as plan:
+            if not await self.house.trunkline.engine.may_open(Modality.TTS, self.identity):
+                return
             try:
                 plan.candidates[0].live.prewarm()
             except Exception:  # a plugin's boundary: without it the first utterance connects
