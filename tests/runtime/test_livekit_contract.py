@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import pkgutil
+import textwrap
 from pathlib import Path
 
 import pytest
+from livekit import plugins
 from livekit.agents import inference, llm, stt, tts
 from livekit.agents.utils import aio
 
+import trunkline
 import trunkline.runtime.livekit_compat as compat
 from trunkline import inference as door
 
@@ -56,6 +61,43 @@ def test_every_private_part_of_the_streams_is_in_the_table() -> None:
                 and sub.attr.startswith("_")
             }
             assert touched <= set(PRIVATE[cls]), node.name
+
+
+def private_names(tree: ast.AST, own: bool = False) -> set[str]:
+    """Attributes with an underscore that are used or defined; with ``own`` on ``self`` alone."""
+    found = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and (not own or (isinstance(node.value, ast.Name) and node.value.id in ("self", "owner")))
+    }
+    found |= {
+        n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    return {name for name in found if name.startswith("_") and not name.startswith("__")}
+
+
+def test_elsewhere_only_what_livekits_own_plugins_use_is_inherited() -> None:
+    """Names such as ``_run`` and ``_event_ch`` are private by spelling; plugins have no others."""
+    files = [path for root in plugins.__path__ for path in Path(root).rglob("*.py")]
+    interface = set().union(*(private_names(ast.parse(path.read_text())) for path in files))
+    assert {"_run", "_event_ch"} <= interface
+    touched: dict[str, set[str]] = {}
+    for info in pkgutil.walk_packages(trunkline.__path__, "trunkline."):
+        if info.name == compat.__name__ or ".migrations" in info.name or "__main__" in info.name:
+            continue
+        module = importlib.import_module(info.name)
+        for cls in vars(module).values():
+            if not inspect.isclass(cls) or cls.__module__ != info.name:
+                continue
+            theirs = [b for b in cls.__mro__ if b.__module__.startswith("livekit")]
+            if theirs:
+                source = "".join(inspect.getsource(base) for base in theirs)
+                names = private_names(ast.parse(textwrap.dedent(inspect.getsource(cls))), own=True)
+                inherited = names & private_names(ast.parse(textwrap.dedent(source)))
+                if inherited - interface:
+                    touched[f"{info.name}.{cls.__name__}"] = inherited - interface
+    assert touched == {}
 
 
 DOOR = {

@@ -346,6 +346,11 @@ def forward_conversation_item(child: stt.STT[Any], event: Any) -> None:
         child._push_conversation_item(event)
 
 
+def is_expressive(voice: tts.TTS[Any]) -> bool:
+    """Whether the session has asked ``voice`` for expressive speech."""
+    return voice._expressive
+
+
 def set_expressive(child: tts.TTS[Any], enabled: bool) -> None:
     child._set_expressive(enabled)
 

@@ -12,7 +12,7 @@ from ..core.models import Candidate, Identity, Modality, Plan
 from ..errors import AllCandidatesFailed, Refused, TrunklineError
 from .attempt import Engine
 from .audio import read_clip
-from .livekit_compat import SpeechStream, current_turn, markup_key, no_retry
+from .livekit_compat import SpeechStream, current_turn, is_expressive, markup_key, no_retry
 from .livekit_errors import to_livekit
 from .livekit_farewell import end_after_speech
 from .livekit_options import with_options
@@ -94,7 +94,7 @@ class SynthesizeStream(SpeechStream):
         self._owner = owner
         self._plan = with_options(owner.prepare(), conn_options)
         self._turn = current_turn()
-        self._line = SpeechLine(self, owner, expressive=owner._expressive)
+        self._line = SpeechLine(self, owner, expressive=is_expressive(owner))
         super().__init__(tts=owner, conn_options=no_retry(conn_options))
 
     def on_text(self, text: str) -> None:
