@@ -86,7 +86,7 @@ def spent(tmp_path: Path) -> dict[str, int]:
         db.close()
 
 
-async def until(holds: Callable[[], object], seconds: float = 5) -> None:
+async def until(holds: Callable[[], object], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it never came to be"

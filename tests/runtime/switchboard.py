@@ -183,7 +183,7 @@ async def ask(model: llm.LLM[Any], text: str = "hello", **chat: Any) -> str:
     context = llm.ChatContext.empty()
     context.add_message(role="user", content=text)
     said = ""
-    async with asyncio.timeout(10), model.chat(chat_ctx=context, **chat) as stream:
+    async with asyncio.timeout(30), model.chat(chat_ctx=context, **chat) as stream:
         async for chunk in stream:
             said += (chunk.delta.content or "") if chunk.delta else ""
     return said
@@ -192,7 +192,7 @@ async def ask(model: llm.LLM[Any], text: str = "hello", **chat: Any) -> str:
 async def say(voice: tts.TTS[Any], text: str = "Good morning.") -> float:
     """Seconds of sound that ``voice`` makes of ``text``."""
     loud = 0.0
-    async with asyncio.timeout(10), voice.stream() as stream:
+    async with asyncio.timeout(30), voice.stream() as stream:
         stream.push_text(text)
         stream.end_input()
         async for audio in stream:
@@ -202,7 +202,7 @@ async def say(voice: tts.TTS[Any], text: str = "Good morning.") -> float:
 
 async def hear(recogniser: stt.STT[Any], frames: list[Any]) -> str:
     """The first final transcript; plugins take seconds to end a stream, so it is left then."""
-    async with asyncio.timeout(20), recogniser.stream() as stream:
+    async with asyncio.timeout(30), recogniser.stream() as stream:
         for frame in frames:
             stream.push_frame(frame)
             await asyncio.sleep(0)

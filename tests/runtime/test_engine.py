@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -128,7 +127,6 @@ FAULTS: list[tuple[str, list[Any], str]] = [
 async def test_the_backup_serves_when_the_primary(
     bench: Bench, modality: str, primary: list[Any], outcome: str
 ) -> None:
-    began = time.perf_counter()
     if modality == "llm":
         first, second = candidate("a", FakeLLM(primary)), candidate("b", FakeLLM(WORDS))
         assert await bench.chat(bench.llm(first, second)) == " ".join(WORDS)
@@ -136,7 +134,6 @@ async def test_the_backup_serves_when_the_primary(
         first, second = candidate("a", FakeTTS(primary)), candidate("b", FakeTTS())
         assert await bench.speak(first, second) == pytest.approx(1.0, abs=0.03)
     assert bench.ledger.outcomes == [("a", outcome), ("b", "ok")]
-    assert time.perf_counter() - began < FAST.first_content + 1
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ async def test_an_empty_context_is_greeted_and_a_barge_in_ends_the_stream() -> N
     first = await anext(stream)
     assert first.delta is not None
     assert first.delta.content == "Hello,"
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         await stream.aclose()
 
 

@@ -72,7 +72,7 @@ def record(book: HealthBook, candidate: Candidate, outcome: str, **more: object)
     book.record(candidate.key, outcome, blames=blames, started_ns=2**62, **more)
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 10) -> None:
+def wait_until(holds: Callable[[], object], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it never came to be"
@@ -369,7 +369,7 @@ FORKING = """
     from trunkline.store.shared import SQLiteSharedState
 
     def wait_until(holds):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not holds():
             assert time.monotonic() < deadline, os.getpid()
             time.sleep(0.002)

@@ -120,7 +120,7 @@ async def test_a_model_over_the_wire_calls_a_tool_in_two_requests(board: Switchb
     clerk = Clerk()
     async with AgentSession[None](llm=inference.LLM("openai/gpt-x")) as session:
         await session.start(clerk)
-        result = await asyncio.wait_for(session.run(user_input="Rain in Oslo?"), 10)
+        result = await asyncio.wait_for(session.run(user_input="Rain in Oslo?"), 60)
     assert clerk.asked == ["Oslo"]
     result.expect.next_event().is_function_call(name="weather", arguments={"city": "Oslo"})
     result.expect.next_event().is_function_call_output(output="rain")
@@ -184,7 +184,7 @@ async def test_expressive_markup_is_lowered_before_the_voice_gets_it(board: Swit
         await session.start(Agent(instructions="Be brief."))
         assert session._activity is not None
         assert session._activity._resolve_expressive_options() is not None
-        await asyncio.wait_for(session.run(user_input="Hello"), 10)
+        await asyncio.wait_for(session.run(user_input="Hello"), 60)
     await voice.aclose()
     (chat,) = (one.body for one in board.asked if one.path.endswith("/chat/completions"))
     assert "<expr" in str(chat["messages"])  # the model is told of the markup
@@ -212,9 +212,9 @@ async def test_what_a_barge_in_cuts_off_is_metered_where_the_sdk_has_nothing(
     async with session:
         await session.start(Agent(instructions="Be brief."))
         handle = session.generate_reply(user_input="When are you open?")
-        await asyncio.wait_for(speaker.heard.wait(), 10)
-        await asyncio.wait_for(session.interrupt(), 10)
-        await asyncio.wait_for(handle.wait_for_playout(), 10)
+        await asyncio.wait_for(speaker.heard.wait(), 60)
+        await asyncio.wait_for(session.interrupt(), 60)
+        await asyncio.wait_for(handle.wait_for_playout(), 60)
         usage = session.usage.model_usage
     board.interrupted.set()
     await model.aclose()

@@ -110,13 +110,13 @@ async def calls(trade: Trade, call: Callable[[Trade], Awaitable[None]], times: i
     """So many calls, some at once; a call that fails is a call."""
 
     async def one(limit: asyncio.Semaphore) -> None:
-        async with limit, asyncio.timeout(30):
+        async with limit, asyncio.timeout(60):
             with contextlib.suppress(APIError, RuntimeError):  # RuntimeError: pushed after the end
                 await call(trade)
 
     limit = asyncio.Semaphore(AT_ONCE)
     await asyncio.gather(*(one(limit) for _ in range(times)))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while any(one.outcome == "running" for one in trade.double.requests):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 

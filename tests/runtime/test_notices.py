@@ -101,7 +101,7 @@ class Call:
         self.reason = event.reason.value
         self.closed.set()
 
-    async def ends(self, seconds: float = 15) -> None:
+    async def ends(self, seconds: float = 60) -> None:
         async with asyncio.timeout(seconds):
             await self.closed.wait()
 
@@ -255,7 +255,7 @@ async def test_who_talks_over_the_notice_is_told_again(tmp_path: Path) -> None:
         speaker = call.speaker
         speaker.flush = lambda: None  # type: ignore[method-assign]  # it is still being played
         handle = call.session.generate_reply(user_input="Hello?")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not speaker.pcm:  # noqa: ASYNC110 - what is waited for has no event
                 await asyncio.sleep(0.01)
         await call.session.interrupt()

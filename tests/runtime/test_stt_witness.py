@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import numpy as np
 import pytest
@@ -49,19 +48,18 @@ async def test_much_speech_accuses_everybody_a_word_only_the_first() -> None:
 
 
 async def test_a_look_does_not_hold_up_the_loop() -> None:
-    worst = 0.0
+    beats = 0
 
     async def beat() -> None:
-        nonlocal worst
+        nonlocal beats
         while True:
-            begun = time.perf_counter()
             await asyncio.sleep(0.001)
-            worst = max(worst, time.perf_counter() - begun)
+            beats += 1
 
     beating = asyncio.create_task(beat())
     await witness(NOISES["loud noise"].astype("<i2").tobytes()).heard_speech(0)
     beating.cancel()
-    assert worst < 0.1  # 20 ms on a machine with nothing else to do
+    assert beats > 10, "ten seconds of audio are looked at in many steps"
 
 
 def test_a_commit_is_to_the_sample() -> None:

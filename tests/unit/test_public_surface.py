@@ -116,9 +116,10 @@ def test_the_commands() -> None:
 
 
 def test_importing_the_package_is_cheap() -> None:
+    """By the time of the processor: the machine may be busy with something else."""
     code = (
-        "import time; began = time.perf_counter(); import trunkline;"
-        "print((time.perf_counter() - began) * 1000)"
+        "import time; began = time.process_time(); import trunkline;"
+        "print((time.process_time() - began) * 1000)"
     )
     best = min(float(fresh(code)) for _ in range(5))
     assert best < 50, f"import trunkline takes {best:.0f} ms"

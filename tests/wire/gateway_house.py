@@ -80,7 +80,7 @@ class House:
             headers=headers,
         )
 
-    async def raw(self, data: bytes, seconds: float = 5.0) -> bytes:
+    async def raw(self, data: bytes, seconds: float = 30.0) -> bytes:
         """Send bytes on a connection of their own; returns what comes until it is closed."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
@@ -134,7 +134,7 @@ async def running(tmp_path: Path, said: Mapping[str, Any]) -> AsyncIterator[Hous
         finally:
             server.should_exit = True
             await session.close()
-            await asyncio.wait_for(serving, 10)
+            await asyncio.wait_for(serving, 30)
             await gateway.house.plans.aclose()
             await trunkline.aclose()
 
@@ -173,7 +173,7 @@ def text_of(chunks: list[Any]) -> str:
     )
 
 
-async def until(met: Any, seconds: float = 5.0) -> None:
+async def until(met: Any, seconds: float = 30.0) -> None:
     """Wait, bounded, for ``met()``."""
     async with asyncio.timeout(seconds):
         while not met():  # noqa: ASYNC110 - what is waited for has no event

@@ -162,7 +162,7 @@ async def test_stop_is_prompt_and_leaves_nothing(http: aiohttp.ClientSession) ->
         url = f"{double.url('deepgram')}/v1/speak"
         await http.ws_connect(url, headers={"Authorization": "Token key"})
         begun = time.monotonic()
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 5, "the hanging ones would hang for ever"
     await asyncio.gather(*waiting, return_exceptions=True)
     await http.close()
     await asyncio.sleep(0.05)
@@ -299,7 +299,7 @@ async def test_a_file_is_served_until_cancelled(
     )
     ready: asyncio.Future[Double] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(serve_forever(read_config(path), ready=ready.set_result))
-    double = await asyncio.wait_for(ready, 5)
+    double = await asyncio.wait_for(ready, 30)
     assert double.url("openai") != double.url("deepgram")
     assert await said(double, http) == "Good morning."
     assert (await ask(double, http))[0] == 500

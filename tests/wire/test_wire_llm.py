@@ -23,7 +23,7 @@ async def answered(
     answer: Answer | list[bytes], **quirks: object
 ) -> tuple[list[ChatDelta], WireStream]:
     """What one request to a server with this answer yields, and its stream after the end."""
-    async with asyncio.timeout(10), ChatServer(answer) as server:
+    async with asyncio.timeout(30), ChatServer(answer) as server:
         client = WireLLM(base_url=server.base_url, api_key="k", quirks=ChatQuirks(**quirks))
         stream = client.stream("m", ASK)
         try:

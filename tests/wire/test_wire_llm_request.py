@@ -19,7 +19,7 @@ TOOL = {"type": "function", "function": {"name": "f", "strict": True, "parameter
 async def received(
     request: ChatRequest, *, query: str = "", api_key: str | None = "sk-1", **options: object
 ) -> Received:
-    async with asyncio.timeout(10), ChatServer(say("a")) as server:
+    async with asyncio.timeout(30), ChatServer(say("a")) as server:
         client = WireLLM(base_url=server.base_url + query, api_key=api_key, **options)
         stream = client.stream("gpt-x", request)
         async for _ in stream:
