@@ -195,7 +195,7 @@ class House:
         return inference.STT("both", http_session=self.http, vad=LoudVAD(), **options)
 
     async def hear(
-        self, pcm: bytes, *, milliseconds: float = 50, flushes: bool = False, bound: float = 10.0
+        self, pcm: bytes, *, milliseconds: float = 50, flushes: bool = False, bound: float = 30.0
     ) -> Heard:
         """Say ``pcm`` to a new recogniser; everything that came, within ``bound`` seconds."""
         heard = Heard()

@@ -19,7 +19,7 @@ from switchboard import Switchboard, ask, settings, settled
 import trunkline
 from trunkline import compose, inference
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds: a spawned child imports livekit-agents first, on a machine that may be busy."""
 
 

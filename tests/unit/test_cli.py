@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 import wave
 from pathlib import Path
@@ -121,6 +122,32 @@ def test_the_unexpected_is_one_line_and_a_way_to_more() -> None:
     assert "trunkline --debug" in result.stderr
     assert result.stderr.count("\n") == 1
     assert "Traceback" in run("--debug", "config", "check").stderr
+
+
+LOGGING = """
+    import logging, sys
+    from trunkline.cli import app
+
+    def fail(*_):
+        try:
+            raise RuntimeError("the cheese\\nis out")
+        except RuntimeError:
+            logging.getLogger("livekit.agents").exception("a session failed")
+
+    import trunkline.compose
+    trunkline.compose.configure = fail
+    sys.argv[1:] = ["--debug"] * (sys.argv[1] == "debug") + ["config", "check"]
+    app.app()
+"""
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_a_library_logs_has_its_traceback_with_debug_alone(debug: bool) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(LOGGING), "debug" if debug else ""]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "livekit.agents:a session failed" in done.stderr
+    assert "RuntimeError" in done.stderr
+    assert ("Traceback" in done.stderr) is debug
 
 
 @pytest.mark.parametrize("stage", ["Python starts", "the call starts"])

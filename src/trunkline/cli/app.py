@@ -74,6 +74,18 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON document to stdout.")]
 
 
+class _Brief(logging.Formatter):
+    """The kind of an exception without its traceback, which is for ``--debug``."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        told = super().formatMessage(record)
+        kind = record.exc_info[0] if record.exc_info else None
+        return f"{told} ({kind.__name__})" if kind else told
+
+    def formatException(self, _: object) -> str:
+        return ""
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"trunkline {__version__}")
@@ -89,6 +101,9 @@ def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show logs and tracebacks.")] = False,
 ) -> None:
     logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR)
+    if not debug:
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(_Brief(logging.BASIC_FORMAT))
 
 
 @app.command()
