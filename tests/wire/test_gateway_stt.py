@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes.util
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 from gateway_house import until
 from gateway_speech import FLASH, INK, NOVA, SONIC, WHISPER, Speech, Vendor, Wire, heard, speech
 
 from trunkline.core.models import Modality
 from trunkline.doubles import Kind, Rule, tones
+from trunkline.gateway import endpointing, stt
 from trunkline.gateway import speech as speech_door
-from trunkline.gateway import stt
 from trunkline.runtime.loud_vad import LoudVAD
 
 TEXT = "Good morning to you."
@@ -63,6 +65,35 @@ async def test_utterances_end_without_a_word_of_the_client(tmp_path: Path, vendo
         [attempt] = house.attempts
         assert (attempt.modality, attempt.outcome) == (Modality.STT, "ok")
         assert attempt.usage.audio_in_ns > 1e9
+
+
+@pytest.mark.skipif(
+    ctypes.util.find_library("flite") is None, reason="needs flite: apt-get install libflite1"
+)
+async def test_speech_ends_by_its_own_detector_not_by_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real speech twice, in noise that is louder than silence, for a vendor that ends nothing."""
+    from trunkline.engines.flite import TTS
+
+    monkeypatch.setattr(stt, "voice_activity", endpointing.voice_activity)
+    frame = await TTS(voice="slt").synthesize("Good morning, how are you today?").collect()
+    assert frame.sample_rate == 16000
+    spoken = np.frombuffer(frame.data, np.int16)
+    noise = np.random.default_rng(1).normal(0, 150, 16000 * 9).astype(np.int16)
+    for start in (8000, 16000 * 5):
+        noise[start : start + len(spoken)] += spoken // 2
+    knowing = Vendor(WHISPER.kind, WHISPER.model, WHISPER.path, more={"hears": "good morning"})
+    async with speech(tmp_path, stt=[knowing]) as house:
+        wire = await opened(house)
+        await wire.hear(noise.tobytes())
+        for _ in range(2):
+            assert (await wire.until("final_transcript"))["type"] == "final_transcript"
+        assert wire.words() == ["good", "morning"] * 2
+        starts = [one["start"] for one in wire.finals()]
+        assert starts == pytest.approx([0.5, 5.0], abs=0.7)
+        await ended(wire)
+        assert len(wire.finals()) == 2
 
 
 async def test_words_have_their_times_on_the_socket(tmp_path: Path) -> None:

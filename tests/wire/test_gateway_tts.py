@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -336,3 +337,13 @@ async def test_a_fallback_of_the_client_comes_after_the_model(tmp_path: Path) ->
         assert await wire.spoken("Good day.") == ["good", "day"]
         assert [a.connection for a in house.attempts] == ["tts0", "tts1"]
         await wire.close()
+
+
+async def test_a_frame_that_is_too_large_ends_its_own_socket_alone(tmp_path: Path) -> None:
+    async with speech(tmp_path, tts=[SONIC]) as house:
+        one, other = await opened(house), await opened(house)
+        with contextlib.suppress(ConnectionError):  # it may be cut while it still sends
+            await one.socket.send_str("x" * (5 << 20))
+        assert (await one.next())["type"] == "closed"
+        assert await other.spoken("Good day.") == ["good", "day"]
+        await other.close()

@@ -1,0 +1,133 @@
+"""A whole ``AgentSession`` over the gateway: it hears, thinks and speaks by three names."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from gateway_house import KEY, SECRET, until
+from gateway_speech import FLASH, GPT, INK, NOVA, SONIC, Speech, Vendor, heard, speech
+from livekit import rtc
+from livekit.agents import Agent, AgentSession
+from livekit.agents.utils import http_context
+from livekit.agents.voice import io
+
+from trunkline.core.models import Modality
+from trunkline.doubles import Kind, Rule, tones
+from trunkline.gateway import stt as stt_door
+from trunkline.runtime.loud_vad import LoudVAD
+
+ANSWER = "You are very welcome."
+MIND = Vendor(GPT.kind, GPT.model, GPT.path, more={"replies": (ANSWER,)})
+
+
+class Microphone(io.AudioInput):
+    """Hears what is said into it, and silence at the pace of a call."""
+
+    def __init__(self) -> None:
+        super().__init__(label="test")
+        self._pcm = bytearray()
+        self._due = 0.0
+
+    def say(self, pcm: bytes) -> None:
+        self._pcm += pcm
+
+    async def __anext__(self) -> rtc.AudioFrame:
+        loop = asyncio.get_running_loop()
+        self._due = max(self._due, loop.time() - 0.2) + 0.02
+        await asyncio.sleep(max(0.0, self._due - loop.time()))
+        piece = bytes(self._pcm[:640]).ljust(640, b"\0")
+        del self._pcm[:640]
+        return rtc.AudioFrame(piece, 16000, 1, 320)
+
+
+class Loudspeaker(io.AudioOutput):
+    """Keeps what is played, and has played it at once."""
+
+    def __init__(self) -> None:
+        super().__init__(label="test", capabilities=io.AudioOutputCapabilities(pause=False))
+        self.pcm = b""
+        self.rate = 24000
+        self._seconds = 0.0
+
+    async def capture_frame(self, frame: rtc.AudioFrame) -> None:
+        await super().capture_frame(frame)
+        self.pcm += bytes(frame.data.cast("B"))
+        self.rate = frame.sample_rate
+        self._seconds += frame.duration
+
+    def flush(self) -> None:
+        super().flush()
+        if self._seconds:
+            asyncio.get_running_loop().call_soon(self._finished)
+
+    def clear_buffer(self) -> None:
+        """Nothing waits here."""
+
+    def _finished(self) -> None:
+        self.on_playback_finished(playback_position=self._seconds, interrupted=False)
+        self._seconds = 0.0
+
+    @property
+    def words(self) -> list[str]:
+        return tones.decode(self.pcm, self.rate)
+
+
+@pytest.fixture
+async def outside(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    monkeypatch.setenv("LIVEKIT_API_KEY", KEY)
+    monkeypatch.setenv("LIVEKIT_API_SECRET", SECRET)
+    monkeypatch.setattr(stt_door, "voice_activity", LoudVAD)
+    async with http_context.open():
+        yield
+
+
+async def called(house: Speech, text: str, answers: int = 1) -> Loudspeaker:
+    """Say ``text`` to an agent that was never changed, until it has answered."""
+    ears, mouth = Microphone(), Loudspeaker()
+    async with AgentSession[None](
+        stt="ears", llm="brain", tts="mouth", vad=None, turn_detection="stt"
+    ) as session:
+        session.input.audio = ears
+        session.output.audio = mouth
+        await session.start(Agent(instructions="Be brief."))
+        for number in range(answers):
+            ears.say(heard(text, after=1.0))
+            wanted = tones.words_of(ANSWER) * (number + 1)
+            await until(lambda wanted=wanted: mouth.words == wanted, 30)
+    return mouth
+
+
+@pytest.mark.usefixtures("outside")
+async def test_an_agent_of_three_names_holds_a_conversation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with speech(tmp_path, tts=[SONIC], stt=[NOVA], llm=[MIND]) as house:
+        monkeypatch.setenv("LIVEKIT_INFERENCE_URL", house.url)
+        await called(house, "Thank you for that.", answers=2)
+        await until(lambda: not house.gateway.house.plans.in_use)
+        served = [a.modality for a in house.attempts]
+        assert served.count(Modality.LLM) == served.count(Modality.TTS) == 2
+        assert served.count(Modality.STT) == 1
+        [request] = [r for r in house.doubles["llm0"].requests if r.endpoint == "chat"][:1]
+        assert request.outcome == "ok"
+
+
+@pytest.mark.usefixtures("outside")
+async def test_nobody_hears_that_every_primary_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = {name: [Rule(kind=Kind.SERVER_ERROR)] for name in ("tts0", "stt0", "llm0")}
+    async with speech(
+        tmp_path, tts=[SONIC, FLASH], stt=[NOVA, INK], llm=[MIND, MIND], faults=faults
+    ) as house:
+        monkeypatch.setenv("LIVEKIT_INFERENCE_URL", house.url)
+        await called(house, "Thank you for that.")
+        await until(lambda: not house.gateway.house.plans.in_use)
+        assert {a.connection for a in house.attempts if a.outcome in ("ok", "cancelled")} >= {
+            "llm1",
+            "tts1",
+            "stt1",
+        }
