@@ -209,6 +209,49 @@ async def test_a_limit_that_waits_lets_the_next_in_as_soon_as_there_is_room(
     await asyncio.wait_for(waiting, 20)
 
 
+async def test_hundreds_of_streams_are_open_at_once_and_not_one_more(
+    process: Callable[..., Process],
+) -> None:
+    """Slices are for 64 needs: many of them, of several processes, add up to the amount."""
+    many = replace(STREAMS, amount=300)
+    processes = [process(many) for _ in range(3)]
+    opened = await asyncio.gather(*(processes[n % 3].open() for n in range(300)))
+    for one in processes:
+        with pytest.raises(Refused, match="300 streams of 300 streams are open"):
+            await one.open()
+    for number, attempt in enumerate(opened[:70]):
+        processes[number % 3].settle(attempt, 0)
+    patient = process(replace(many, wait=10.0))
+    await asyncio.gather(*(patient.open() for _ in range(70)))
+    with pytest.raises(Refused):
+        await processes[0].open()
+
+
+@pytest.mark.parametrize("amount", [4, 500])
+async def test_a_rate_of_a_second_holds_for_every_second(
+    process: Callable[..., Process], amount: int
+) -> None:
+    """Those who wait are let in as fast as the rate allows and no faster, whoever asks."""
+    rate = Limit("rps", Scope(), Unit.REQUESTS, amount, Rate(amount, SECOND, amount), wait=30.0)
+    processes = [process(rate) for _ in range(3)]
+    passed: list[float] = []
+    began = time.monotonic()
+
+    async def caller(one: Process) -> None:
+        while time.monotonic() < began + 2.5:
+            await one.open()
+            passed.append(time.monotonic())
+
+    await asyncio.gather(*(caller(one) for one in processes for _ in range(2)))
+    for first, since in enumerate(passed):
+        # what a process holds of a slice of a tenth of a second it may use later
+        held = amount * 0.1 * len(processes) + len(processes)
+        told_late = 6  # one a caller: let in before, and told after
+        most = amount + amount * (passed[-1] - since) + held + told_late
+        assert len(passed) - first <= most
+    assert len(passed) > amount, "the second brought more"
+
+
 async def test_a_rate_refuses_with_the_time_to_retry_after(
     process: Callable[..., Process],
 ) -> None:

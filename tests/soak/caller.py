@@ -24,33 +24,35 @@ import trunkline
 from trunkline import inference
 from trunkline.core.models import Modality
 from trunkline.doubles import tones
-from trunkline.errors import AllCandidatesFailed
+from trunkline.errors import AllCandidatesFailed, Refused
 from trunkline.runtime.loud_vad import LoudVAD
 
 from .vendors import ANSWER
 
-SESSION = 20
-"""Calls before a process hangs up and starts anew, with new clients."""
 _NEVER = 30.0
 _RATE = 16000
 _FASTER = 8
 
 
 class Task(msgspec.Struct):
-    """What a process of callers is to do: ``calls`` calls, ``lines`` of them at a time."""
+    """What a process of callers is to do: ``calls`` calls, ``lines`` of them at a time.
+
+    After ``session`` calls a line hangs up and starts anew, with new clients.
+    """
 
     config: str
     state: str
     seed: str
     calls: int
     lines: int
+    session: int = 20
 
 
 class Call(msgspec.Struct):
     """What one caller got. ``silence`` is the longest wait in seconds, also for the end.
 
     ``error`` is the exception's name, empty for a clean end, ``never`` where there was neither;
-    ``causes`` are the candidates that one error names.
+    ``causes`` are the candidates that one error names, ``told`` is what a refusal says.
     """
 
     modality: str
@@ -58,6 +60,7 @@ class Call(msgspec.Struct):
     silence: float = 0.0
     error: str = ""
     causes: list[str] = []
+    told: str = ""
 
 
 class Used(msgspec.Struct):
@@ -96,6 +99,8 @@ class Session:
             cause = error.__cause__
             if isinstance(cause, AllCandidatesFailed):
                 call.causes = [name for name, _ in cause.causes]
+            elif isinstance(cause, Refused):
+                call.told = str(cause)
         self._output(call)
         return call
 
@@ -157,7 +162,7 @@ async def line(task: Task, number: int, http: aiohttp.ClientSession) -> None:
     draw = random.Random(f"{task.seed} {number}")
     session = Session(http)
     for done in range(number, task.calls, task.lines):
-        if done // task.lines % SESSION == SESSION - 1:
+        if done // task.lines % task.session == task.session - 1:
             await session.aclose()
             session = Session(http)
         session_call = await session.call(draw.choices(["llm", "tts", "stt"], [5, 3, 2])[0])

@@ -100,8 +100,8 @@ def exchange(directory: Path, seed: str, requests: int) -> Iterator[Exchange]:
             process.kill()
 
 
-def configuration(exchanges: dict[str, Exchange]) -> str:
-    """trunkline.yaml (as JSON): a route of two candidates for each modality."""
+def configuration(exchanges: dict[str, Exchange], **more: Any) -> str:
+    """trunkline.yaml (as JSON): a route of two candidates for each modality, and ``more``."""
     deadlines = {"connect": DEADLINE, "first_content": DEADLINE, "idle": DEADLINE, "total": 10}
     providers: dict[str, dict[str, str]] = {}
     routes: dict[str, list[str]] = {modality: [] for modality in MODELS["a"]}
@@ -120,5 +120,6 @@ def configuration(exchanges: dict[str, Exchange]) -> str:
                 modality: {"modality": modality, "candidates": names, "deadlines": deadlines}
                 for modality, names in routes.items()
             },
+            **more,
         }
     )

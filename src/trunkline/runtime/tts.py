@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ from .livekit_options import with_options
 from .probes import probe
 from .served import Served
 from .speech_line import SpeechLine
+
+logger = logging.getLogger("trunkline")
 
 
 class TTS(Served, tts.TTS[Any]):
@@ -137,11 +140,9 @@ class SynthesizeStream(SpeechStream):
             line.end()
             try:
                 await owner.engine.run(line, self._plan, owner.identity(), turn=self._turn)
-            except TrunklineError:  # refused too, or nobody is well: the text's refusal says why
-                if line.has_begun:
-                    return True
-            else:
                 return True
+            except TrunklineError:  # refused too, or nobody is well: the text's refusal says why
+                logger.debug("a notice was not said to its end", exc_info=True)
         if owner.clip:
             line.play(owner.clip)
         return bool(owner.clip)
