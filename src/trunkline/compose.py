@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import catalog
 from .catalog.pricelist import shipped
 from .clock import new_id
-from .config import Connection, Settings, defaults, load, resolve
+from .config import Connection, Settings, defaults, followed, load, resolve
 from .core.budgets import Budget
 from .core.events import EventName, HealthChanged
 from .core.health import State, Transition
@@ -168,8 +168,7 @@ class Trunkline:
         Raises UsageError when a name is unknown or a credential is missing.
         """
         first, *others = (self._resolved(modality, one) for one in (wanted, *fallback))
-        more = tuple(candidate for other in others for candidate in other.candidates)
-        return replace(first, candidates=first.candidates + more)
+        return followed(first, [one for other in others for one in other.candidates])
 
     def _resolved(self, modality: Modality, wanted: Wanted) -> Plan:
         plan = resolve(self.settings, wanted.name, modality)

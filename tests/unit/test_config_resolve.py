@@ -141,3 +141,22 @@ def test_a_connection_of_the_provider_s_own_name_wins_over_an_earlier_one(tmp_pa
 def test_auto_always_resolves_even_with_nothing_configured(modality: Modality) -> None:
     (candidate,) = resolve(defaults({}), "auto", modality).candidates
     assert candidate.connection in {"pocketsphinx", "scripted", "flite"}
+
+
+@pytest.mark.parametrize(
+    ("name", "fallback", "patient"),
+    [
+        ("night", [], True),
+        ("pocketsphinx", [], True),
+        ("pocketsphinx", ["deepgram/nova-3"], False),
+        ("deepgram/nova-3", ["pocketsphinx"], False),
+        ("listen", ["pocketsphinx"], False),
+    ],
+)
+def test_only_an_engine_of_this_machine_without_a_backup_is_waited_for(
+    settings: Settings, name: str, fallback: list[str], patient: bool
+) -> None:
+    """A busy machine makes it late, and there is nobody to go to."""
+    plan = resolve(settings, name, STT, fallback=fallback)
+    assert (plan.deadlines.connect > 10) is patient
+    assert (plan.deadlines.first_content > Deadlines().first_content) is patient

@@ -2,7 +2,7 @@
 
 from .environment import defaults
 from .parse import load
-from .resolve import candidate, connection_for, resolve
+from .resolve import candidate, connection_for, followed, resolve
 from .settings import (
     Connection,
     GatewaySettings,
@@ -26,6 +26,7 @@ __all__ = [
     "candidate",
     "connection_for",
     "defaults",
+    "followed",
     "load",
     "resolve",
 ]

@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..catalog import canonical, is_provider, names, provider, served_by
-from ..core.models import Candidate, Modality, ModelRef, Plan
+from ..core.models import Candidate, Deadlines, Modality, ModelRef, Plan
 from ..core.names import did_you_mean
 from ..errors import MissingCredential, UnknownModel
 from .settings import Connection, ModelChoice, Settings, after_output_of
 
 AUTO = "auto"
 DEFAULT = "default"
+
+_PATIENT = Deadlines(connect=30.0, first_content=30.0, idle=30.0)
+"""For an engine of this machine that nobody takes over from: it is late when the machine is busy,
+and giving it up would only make it begin again."""
 
 
 def resolve(
@@ -31,9 +35,15 @@ def resolve(
     """
     plan = _named(settings, name, modality)
     more = [c for other in fallback for c in _named(settings, other, modality).candidates]
+    return followed(plan, more)
+
+
+def followed(plan: Plan, more: Sequence[Candidate]) -> Plan:
+    """``plan`` with further candidates behind its own, which makes patience no virtue."""
     if not more:
         return plan
-    return replace(plan, candidates=(*plan.candidates, *more))
+    deadlines = Deadlines() if plan.deadlines == _PATIENT else plan.deadlines
+    return replace(plan, candidates=(*plan.candidates, *more), deadlines=deadlines)
 
 
 def connection_for(connections: Mapping[str, Connection], name: str) -> Connection:
@@ -120,4 +130,6 @@ def _single(
     settings: Settings, choice: ModelChoice, modality: Modality, *, stack: str = ""
 ) -> Plan:
     one = candidate(settings.connections, choice, modality)
-    return Plan((one,), after_output=after_output_of(modality), stack=stack)
+    row = provider(connection_for(settings.connections, choice.ref.provider).provider)
+    deadlines = _PATIENT if row.local else Deadlines()
+    return Plan((one,), deadlines, after_output_of(modality), stack=stack)

@@ -16,7 +16,7 @@ import numpy as np
 from .wav import NOISE_FLOOR_DBFS, SAMPLE_RATE, Samples, decode
 
 SLOT_SAMPLES = SAMPLE_RATE // 50
-PATIENCE_S = 8.0
+PATIENCE_S = 15.0
 """How long a caller waits for an answer before giving it up."""
 GOODBYE_S = 0.8
 """How long the line stays open after the last answer."""
