@@ -140,7 +140,7 @@ async def test_the_backup_serves_when_the_primary(
     ("primary", "outcome"),
     [
         ([APIStatusError("no", status_code=503)], "provider_fault"),
-        (["one", "two", APIConnectionError("cut")], "connect_failed"),
+        (["one", "two", APIConnectionError("cut")], "stream_cut"),
         (["one", ZeroDivisionError("no")], "provider_fault"),
         (["one", END], "stream_cut"),
     ],
@@ -262,7 +262,7 @@ async def test_a_barge_in_is_metered_and_blames_nobody(bench: Bench) -> None:
     (record,) = bench.ledger.records
     assert record.attempt.outcome == "cancelled"
     assert record.entry.quality is Quality.ESTIMATED
-    assert record.entry.usage == Usage(tokens_in=3, tokens_out=6)
+    assert record.entry.usage == Usage(tokens_in=4 + 3, tokens_out=8)
 
 
 async def test_an_interrupted_voice_is_metered(bench: Bench) -> None:

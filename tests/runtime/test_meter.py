@@ -277,7 +277,7 @@ EARS = [
     ("deepgram/nova-3", 0),
     ("deepgram/flux-general", 0),
     ("cartesia/ink-whisper", 0),
-    ("elevenlabs/scribe_v2_realtime", 300_000_000),
+    ("elevenlabs/scribe_v2_realtime", 0),
 ]
 
 

@@ -126,6 +126,38 @@ def test_later_usage_is_priced_with_all_before_it(place: Path) -> None:
     assert totals(place) == [(1150, 0)]
 
 
+LATE = Usage(tokens_in=30, tokens_out=4)
+
+
+@pytest.mark.parametrize("quality", Quality)
+def test_late_usage_settles_by_a_further_entry(place: Path, quality: Quality) -> None:
+    """Nothing is edited: the attempt is what it was, and costs what all its entries say."""
+    one = settlement(nanos=110 * 10)
+    one.entry.quality = quality
+    charge = Charge(34 * 10, "10/token", "test")
+    late = Entry("late", one.attempt.id, now_ns() + 1, LATE, Quality.EXACT, charge, kind="late")
+    settle(place, late)  # from another process's journal it may come first
+    settle(place, one)
+    (recorded,) = ledger(place)
+    assert recorded == Recorded(one.attempt, (one.entry, late))
+    assert totals(place) == [(144 * 10, 0)]
+    assert reprice(place, quote=at(10)) == Repriced(attempts=1)
+
+
+@pytest.mark.parametrize("quality", Quality)
+def test_an_underestimate_is_never_refunded(place: Path, quality: Quality) -> None:
+    """A cheaper price is a refund for what was counted, and none for what was counted too low."""
+    one = settlement(nanos=110 * 10)
+    one.entry.quality = quality
+    settle(place, one)
+    refund = 0 if quality is Quality.UNDERESTIMATE else 110 * 4
+    for _ in range(2):
+        reprice(place, quote=at(6))
+        assert totals(place) == [(110 * 10 - refund, 0)]
+    reprice(place, quote=at(20))
+    assert totals(place) == [(110 * 20, 0)]
+
+
 def test_a_dry_run_writes_nothing(place: Path) -> None:
     settle(place, settlement(nanos=None))
     files = sorted(path.name for path in place.iterdir())

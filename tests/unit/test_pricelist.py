@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from trunkline import catalog
-from trunkline.catalog.pricelist import SHIPPED, PriceList, Terms, shipped
-from trunkline.core.models import Attempt, Charge, Identity, Modality, Usage, money
+from trunkline.catalog.pricelist import SHIPPED, PriceList, shipped
+from trunkline.core.models import Attempt, Charge, Identity, Modality, Terms, Usage, money
 from trunkline.core.pricing import LOCAL_RATE, Unpriced
 from trunkline.errors import ConfigError
 
@@ -38,8 +38,9 @@ def attempt(
     modality: Modality = Modality.LLM,
     usage: Usage = Usage(tokens_in=1_000_000),  # noqa: B008 - frozen
     seconds: int = 0,
+    terms: Terms = Terms(),  # noqa: B008 - frozen
 ) -> Attempt:
-    return Attempt(
+    made = Attempt(
         id="a",
         identity=Identity("call"),
         modality=modality,
@@ -50,6 +51,8 @@ def attempt(
         duration_ns=seconds * 1_000_000_000,
         usage=usage,
     )
+    made.terms = terms
+    return made
 
 
 def price_list(place: Path, *rows: dict[str, Any]) -> PriceList:
@@ -115,16 +118,24 @@ def test_terms_are_not_mixed(tmp_path: Path) -> None:
         {"rates": only_in("2"), "mode": "batch"},
         {"rates": only_in("3"), "region": "eu"},
         {"rates": only_in("4"), "tier": "growth"},
+        {"rates": only_in("5"), "languages": ["multi", "hi"]},
     )
     asked = {
         Terms(): "1",
+        Terms("streaming"): "1",
         Terms("batch"): "2",
         Terms(region="eu"): "3",
-        Terms("batch", "eu"): "3",
+        Terms("batch", region="eu"): "3",
         Terms(tier="growth"): "4",
+        Terms(tier="default"): "1",
+        Terms(tier="auto"): "1",
+        Terms(language="en-US"): "1",
+        Terms(language="multi"): "5",
+        Terms(language="HI"): "5",
+        Terms(region="us"): "no price for llm vendor/model in region us",
+        Terms(tier="flex", region="us"): "no price for llm vendor/model at tier flex in region us",
     }
-    assert {terms: dollars(prices.quote(attempt(), terms)) for terms in asked} == asked
-    assert dollars(prices.quote(attempt(), Terms(region="us"))) == "no price for llm vendor/model"
+    assert {terms: dollars(prices.quote(attempt(terms=terms))) for terms in asked} == asked
 
 
 @pytest.mark.parametrize("provider", ["nobody", "", "../vendor", "prices/../vendor", "VENDOR"])
@@ -262,17 +273,17 @@ def test_shipped_prices_are_of_rows_of_the_catalogue() -> None:
 
 def test_shipped_prices_say_whose_page_and_which_day() -> None:
     pages = {
-        "anthropic": "platform.claude.com",
-        "assemblyai": "www.assemblyai.com",
-        "cartesia": "docs.cartesia.ai",
-        "deepgram": "deepgram.com",
-        "elevenlabs": "elevenlabs.io",
-        "google": "ai.google.dev",
-        "groq": "groq.com",
-        "openai": "developers.openai.com",
+        "anthropic": {"platform.claude.com"},
+        "assemblyai": {"www.assemblyai.com"},
+        "cartesia": {"docs.cartesia.ai"},
+        "deepgram": {"deepgram.com"},
+        "elevenlabs": {"elevenlabs.io"},
+        "google": {"ai.google.dev"},
+        "groq": {"groq.com", "console.groq.com"},
+        "openai": {"developers.openai.com", "openai.com"},
     }
     for provider, price in SHIPPED_PRICES:
-        assert re.match(r"https://([^/]+)/", price.source)[1] == pages[provider]  # type: ignore[index]
+        assert re.match(r"https://([^/]+)/", price.source)[1] in pages[provider]  # type: ignore[index]
         assert price.checked >= "2026-11-21"
 
 
@@ -344,3 +355,44 @@ def test_an_announced_change_comes_by_itself() -> None:
         return dollars(shipped().quote(attempt("gemini-3.8-flash", day, provider="google")))
 
     assert [flash("2026-12-31"), flash("2027-01-01")] == ["0.75", "1.5"]
+
+
+SAID = Usage(tokens_in=1200, tokens_cached=200, tokens_out=300)
+HEARD = Usage(audio_in_ns=90 * 1_000_000_000)
+SPOKEN = Usage(tokens_in=50, tokens_out=1000, tokens_audio_out=1000, characters=200)
+TRANSCRIBED = Usage(tokens_in=1500, tokens_audio_in=1500, tokens_out=40)
+TERMS = [
+    # 1000 x 2 + 200 x 0.5 + 300 x 8, each a million
+    ("llm", "openai/gpt-4.1", Terms(), SAID, "0.0045"),
+    ("llm", "openai/gpt-4.1", Terms(tier="default"), SAID, "0.0045"),
+    # 1000 x 3.5 + 200 x 0.875 + 300 x 14
+    ("llm", "openai/gpt-4.1", Terms(tier="priority"), SAID, "0.007875"),
+    ("llm", "openai/gpt-4.1", Terms(tier="flex"), SAID, None),
+    # 1000 x 0.15 + 200 x 0.075 + 300 x 0.6
+    ("llm", "groq/openai/gpt-oss-120b", Terms(tier="on_demand"), SAID, "0.000345"),
+    ("llm", "groq/openai/gpt-oss-120b", Terms(tier="flex"), SAID, "0.000345"),
+    ("llm", "groq/openai/gpt-oss-120b", Terms(tier="performance"), SAID, None),
+    # a minute and a half at 0.0048, at 0.0058
+    ("stt", "deepgram/nova-3", Terms(language="en-US"), HEARD, "0.0072"),
+    ("stt", "deepgram/nova-3", Terms(language="multi"), HEARD, "0.0087"),
+    ("stt", "deepgram/nova-3", Terms("batch"), HEARD, None),
+    # 1500 x 2.5 + 40 x 10
+    ("stt", "openai/gpt-4o-transcribe", Terms(), TRANSCRIBED, "0.00415"),
+    # 50 x 0.6 + 1000 x 12
+    ("tts", "openai/gpt-4o-mini-tts", Terms(), SPOKEN, "0.01203"),
+]
+
+
+@pytest.mark.parametrize(
+    ("modality", "name", "terms", "usage", "expected"),
+    TERMS,
+    ids=[" ".join(filter(None, [name, *terms])) for _, name, terms, _, _ in TERMS],
+)
+def test_an_attempt_is_charged_on_its_terms(
+    modality: str, name: str, terms: Terms, usage: Usage, expected: str | None
+) -> None:
+    provider, _, model = name.partition("/")
+    one = attempt(model, provider=provider, modality=Modality(modality), usage=usage, terms=terms)
+    quoted = shipped().quote(one)
+    assert isinstance(quoted, Charge if expected else Unpriced)
+    assert expected is None or dollars(quoted) == expected

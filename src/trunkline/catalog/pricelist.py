@@ -11,12 +11,22 @@ from datetime import UTC, date, datetime, time
 from functools import cache, lru_cache
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import msgspec
 
-from ..core.models import Attempt, Charge, Modality
-from ..core.pricing import LOCAL_RATE, Price, Rate, Rounding, Unit, Unpriced, amount, charge
+from ..core.models import Attempt, Charge, Modality, Terms
+from ..core.pricing import (
+    LOCAL_RATE,
+    USUAL_TIERS,
+    Price,
+    Rate,
+    Rounding,
+    Unit,
+    Unpriced,
+    amount,
+    charge,
+)
 from ..errors import ConfigError
 from .registry import canonical, in_use
 
@@ -43,23 +53,13 @@ class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     valid_from: date
     valid_until: date | None = None
     mode: Literal["any", "streaming", "batch"] = "any"
+    languages: tuple[str, ...] = ()
     region: str = ""
     tier: str = ""
     prompt_over: int = -1
     prompt_up_to: int | None = None
     source: str
     checked: date
-
-
-class Terms(NamedTuple):
-    """On what terms a provider is used; ``mode`` is streaming or batch, the rest as in its rows."""
-
-    mode: str = "streaming"
-    region: str = ""
-    tier: str = ""
-
-
-_USUAL = Terms()
 
 
 class PriceList:
@@ -91,7 +91,7 @@ class PriceList:
             raise read
         return read
 
-    def quote(self, attempt: Attempt, terms: Terms = _USUAL) -> Charge | Unpriced:
+    def quote(self, attempt: Attempt) -> Charge | Unpriced:
         """What ``attempt`` costs by the price that was valid when it began, for its whole usage.
 
         An engine of this machine costs nothing. Raises ConfigError as ``prices`` does.
@@ -99,13 +99,14 @@ class PriceList:
         row = in_use(attempt.provider)
         if row is not None and row.local:
             return LOCAL_RATE
+        terms = attempt.terms
         found = self._named(attempt.provider, attempt.modality, attempt.model, terms)
         for price in found:
             if price.is_for(attempt.started_ns, attempt.usage.tokens_in):
                 return charge(attempt.usage, price, connected_ns=attempt.duration_ns)
         name = f"{attempt.modality} {attempt.provider}/{attempt.model}"
         if not found:
-            return Unpriced(f"no price for {name}")
+            return Unpriced(f"no price for {name}{_on(terms)}")
         day = datetime.fromtimestamp(attempt.started_ns // 1_000_000_000, UTC).date()
         prompt = attempt.usage.tokens_in
         of = f" for a prompt of {prompt} tokens" if prompt else ""
@@ -118,14 +119,14 @@ class PriceList:
         fitting = [
             (_specificity(pattern), price)
             for price in self.prices(canonical(provider))
-            if price.modality is modality
-            and price.mode in ("any", terms.mode)
-            and (price.region, price.tier) == (terms.region, terms.tier)
+            if price.modality is modality and price.suits(terms)
             for pattern in price.models
             if _fits(pattern, model)
         ]
         best = max((specificity for specificity, _ in fitting), default=0)
-        return tuple(price for specificity, price in fitting if specificity == best)
+        named = [price for specificity, price in fitting if specificity == best]
+        spoken = [price for price in named if price.languages]
+        return tuple(spoken or named)
 
 
 @cache
@@ -182,6 +183,10 @@ def _price(provider: str, row: _Row) -> Price:
         "models: is empty": not row.models,
         "models: a * stands only at the end of a name": any("*" in m[:-1] for m in row.models),
         "models: a name is empty": not all(row.models),
+        "languages: a code is not in lower case, or empty": (
+            any(code != code.lower() or not code for code in row.languages)
+        ),
+        "tier: is what rows without one are for": row.tier in USUAL_TIERS,
         "rates: is empty": not row.rates,
         "valid_until: is not after valid_from": (
             row.valid_until is not None and row.valid_until <= row.valid_from
@@ -203,6 +208,7 @@ def _price(provider: str, row: _Row) -> Price:
         valid_from_ns=_midnight_ns(row.valid_from),
         valid_until_ns=_midnight_ns(row.valid_until) if row.valid_until else None,
         mode=row.mode,
+        languages=row.languages,
         region=row.region,
         tier=row.tier,
         prompt_over=row.prompt_over,
@@ -239,7 +245,18 @@ def _overlaps(prices: Sequence[tuple[int, Price]]) -> Iterator[str]:
 
 def _same_terms(one: Price, other: Price) -> bool:
     terms = [(price.modality, price.region, price.tier) for price in (one, other)]
-    return terms[0] == terms[1] and ("any" in (one.mode, other.mode) or one.mode == other.mode)
+    languages = set(one.languages) & set(other.languages) or one.languages == other.languages
+    return (
+        terms[0] == terms[1]
+        and bool(languages)
+        and ("any" in (one.mode, other.mode) or one.mode == other.mode)
+    )
+
+
+def _on(terms: Terms) -> str:
+    """The terms that are not the usual ones, as the end of a sentence."""
+    tier = f" at tier {terms.tier}" if terms.tier and terms.tier not in USUAL_TIERS else ""
+    return f"{tier} in region {terms.region}" if terms.region else tier
 
 
 def _meet(one: Price, other: Price) -> bool:

@@ -102,6 +102,7 @@ def _day_ns(text: str) -> int:
 def _terms(price: Price) -> str:
     told = [
         f"{price.mode} only" if price.mode != "any" else "",
+        ", ".join(price.languages),
         price.region,
         f"tier {price.tier}" if price.tier else "",
         f"prompts over {price.prompt_over} tokens" if price.prompt_over >= 0 else "",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import msgspec
 
@@ -196,6 +196,19 @@ class Identity(msgspec.Struct, frozen=True, omit_defaults=True):
     key: str = ""
 
 
+class Terms(NamedTuple):
+    """What a price may depend on beside the model, as it was asked for or told by the provider.
+
+    ``mode`` is ``streaming`` or ``batch``; ``language`` a recogniser's; ``tier`` the service tier
+    of a chat; ``region`` where it is served. Empty is the provider's usual.
+    """
+
+    mode: str = ""
+    language: str = ""
+    tier: str = ""
+    region: str = ""
+
+
 class Charge(msgspec.Struct, frozen=True, omit_defaults=True):
     """What usage costs: nano-dollars, the rate as text, its source and the day it was checked."""
 
@@ -210,7 +223,8 @@ class Attempt(msgspec.Struct, omit_defaults=True):
 
     ``started_ns`` is UTC; ``first_output_after_ns`` and ``duration_ns`` are monotonic durations
     from it. ``turn`` is LiveKit's speech id where there is one. ``outcome`` is ``ok``,
-    ``cancelled`` or the outcome of the error that ended it.
+    ``cancelled`` or the outcome of the error that ended it. ``mode``, ``language``, ``tier`` and
+    ``region`` are its ``Terms``.
     """
 
     id: str
@@ -231,6 +245,19 @@ class Attempt(msgspec.Struct, omit_defaults=True):
     duration_ns: int = 0
     outcome: str = "ok"
     usage: Usage = Usage()
+    mode: str = ""
+    language: str = ""
+    tier: str = ""
+    region: str = ""
+
+    @property
+    def terms(self) -> Terms:
+        """What its price may depend on beside the model."""
+        return Terms(self.mode, self.language, self.tier, self.region)
+
+    @terms.setter
+    def terms(self, terms: Terms) -> None:
+        self.mode, self.language, self.tier, self.region = terms
 
 
 class Entry(msgspec.Struct, omit_defaults=True):

@@ -22,10 +22,13 @@ from typing import Final
 
 from msgspec.structs import astuple
 
-from .models import NANOS_PER_USD, Charge, Entry, Modality, Usage
+from .models import NANOS_PER_USD, Charge, Entry, Modality, Terms, Usage
 
 LOCAL_RATE = Charge(nanos=0, rate="0", source="local")
 """What an engine on the user's own machine charges: explicitly nothing."""
+
+USUAL_TIERS: Final = frozenset(("auto", "default", "standard", "standard_only", "on_demand"))
+"""What vendors call the service tier that rows without a tier are for."""
 
 CORRECTION: Final = "correction"
 """The kind of an entry that brings an attempt's charges to what its price makes of its usage."""
@@ -172,8 +175,9 @@ class Price:
     """What a vendor asks for some models, while and on the terms for which it asks it.
 
     ``models`` are names, or prefixes that end in ``*``. ``mode`` is ``streaming``, ``batch`` or
-    ``any``. Valid for attempts begun from ``valid_from_ns`` until before ``valid_until_ns`` (UTC),
-    and for prompts of more than ``prompt_over`` and at most ``prompt_up_to`` tokens in.
+    ``any``; without ``languages`` it is for those that no other price is for. Valid for attempts
+    begun from ``valid_from_ns`` until before ``valid_until_ns`` (UTC), and for prompts of more than
+    ``prompt_over`` and at most ``prompt_up_to`` tokens in.
     """
 
     provider: str
@@ -185,6 +189,7 @@ class Price:
     valid_from_ns: int
     valid_until_ns: int | None = None
     mode: str = "any"
+    languages: tuple[str, ...] = ()
     region: str = ""
     tier: str = ""
     prompt_over: int = -1
@@ -211,6 +216,15 @@ class Price:
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
+
+    def suits(self, terms: Terms) -> bool:
+        """Whether this is a price on ``terms``, if no other one is for their language."""
+        return (
+            self.mode in ("any", terms.mode or "streaming")
+            and (not self.languages or terms.language.lower() in self.languages)
+            and self.tier == ("" if terms.tier in USUAL_TIERS else terms.tier)
+            and self.region == terms.region
+        )
 
     def is_for(self, at_ns: int, prompt: int) -> bool:
         """Whether this is the price of an attempt begun at ``at_ns`` with so long a prompt."""

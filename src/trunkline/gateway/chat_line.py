@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, Self
+
+import msgspec
 
 from .. import catalog
 from ..core.models import Candidate, Plan
@@ -52,12 +54,12 @@ class ChatLine(TextLine):
     def ask(self, candidate: Candidate, continued: str) -> ProviderStream[ChatDelta]:
         self._sink.begin(candidate)
         if self._sink.whole:
-            self._said, self._called, continued = "", False, ""
+            self._said = self._continued = continued = ""
+            self._called = False
         messages = self._asked.messages
         if continued:
             messages = [*messages, {"role": "assistant", "content": continued}]
-        params = {**self._asked.params, **_tier(candidate, self._asked), **candidate.options}
-        request = ChatRequest(messages, self._asked.tools, params)
+        request = ChatRequest(messages, self._asked.tools, dict(self.asked(candidate)))
         if isinstance(candidate.live, WireLLM):
             stream = candidate.live.stream(
                 candidate.ref.model,
@@ -83,8 +85,13 @@ class ChatLine(TextLine):
     def parameters(self) -> Mapping[str, Any]:
         return self._asked.params
 
-    def prompt_characters(self) -> int:
-        return sum(map(_characters, self._asked.messages))
+    def asked(self, candidate: Candidate) -> Mapping[str, Any]:
+        return {**self._asked.params, **_tier(candidate, self._asked), **candidate.options}
+
+    def asked_text(self) -> Iterable[str]:
+        yield from map(_text, self._asked.messages)
+        for tool in self._asked.tools:
+            yield msgspec.json.encode(tool).decode()
 
 
 class _Flushing:
@@ -121,11 +128,11 @@ def _tier(candidate: Candidate, asked: Asked) -> dict[str, Any]:
     return {"service_tier": tier} if tier else {}
 
 
-def _characters(message: dict[str, Any]) -> int:
+def _text(message: dict[str, Any]) -> str:
     content = message.get("content")
     parts = content if isinstance(content, list) else [{"text": content}]
     texts = [part.get("text") for part in parts if isinstance(part, dict)]
     for call in message.get("tool_calls") or ():
         function = call.get("function")
         texts += function.values() if isinstance(function, dict) else ()
-    return sum(len(text) for text in texts if isinstance(text, str))
+    return "".join(text for text in texts if isinstance(text, str))

@@ -157,6 +157,7 @@ class Engine:
         self, line: Line[Out], plan: Plan, candidate: Candidate, attempt: Attempt
     ) -> bool:
         """Try one candidate to its end; False when the line moved. Raises its ProviderError."""
+        attempt.terms = line.terms(candidate)
         await self._gate.reserve(attempt, partial(line.estimate, candidate))
         begun = monotonic_ns()
         task = asyncio.current_task()
@@ -239,6 +240,7 @@ class Engine:
         if stream is not None:
             attempt.provider_request_id = stream.request_id
             self._close(stream, id(candidate.live))
+        attempt.terms = line.terms(candidate)
         unserved = error is not None and not error.served and attempt.first_output_after_ns is None
         self._gate.settle(attempt, NOTHING if unserved or stream is None else line.metered())
         self.health.record(

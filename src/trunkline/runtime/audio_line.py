@@ -9,9 +9,10 @@ from typing import Protocol
 from livekit import rtc
 from livekit.agents import stt
 from livekit.agents.types import NotGivenOr
+from livekit.agents.utils import is_given
 from livekit.agents.vad import VAD
 
-from ..core.models import Candidate, Deadlines, Modality, Plan, Usage
+from ..core.models import Candidate, Deadlines, Modality, Plan, Quality, Terms, Usage
 from ..errors import (
     ConnectFailed,
     DeadlineExceeded,
@@ -102,7 +103,7 @@ class AudioLine(Line[stt.SpeechEvent]):
         self._suspicion: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
         self._marks = self._speaking = self._resumed = self._moving = False
-        self._ended = self._is_told = self._done = self._dismissed = False
+        self._ended = self._is_told = self._done = self._dismissed = self._is_whole = False
 
     async def has_audio(self) -> bool:
         """Wait for audio that needs a recogniser; False when the stream has ended without more."""
@@ -165,7 +166,7 @@ class AudioLine(Line[stt.SpeechEvent]):
         able = candidate.live.capabilities
         self._opened_at = self._clock()
         self._opened_ns = self._answered_ns = self._buffer.begins_ns
-        self._moving = self._dismissed = self._is_told = False
+        self._moving = self._dismissed = self._is_told = self._is_whole = False
         if self._speaking and not self._owes:
             self._end_speech()
         self._resumed = self._speaking
@@ -231,6 +232,7 @@ class AudioLine(Line[stt.SpeechEvent]):
             return False
         if self._ended:
             # A recogniser that has nothing to say to silence may end in any way it likes.
+            self._is_whole = self._dismissed  # it has had all there was, and a while for it
             self._done = self._dismissed or isinstance(error, _HANGING_UP)
             return self._done
         if not isinstance(error, _HANGING_UP) or self._speaking or self._opened_at is None:
@@ -243,10 +245,20 @@ class AudioLine(Line[stt.SpeechEvent]):
         return True
 
     def finish(self) -> None:
-        self._done = True
+        self._done = self._is_whole = True
 
     def may_continue(self, plan: Plan) -> bool:
         return True
+
+    def terms(self, candidate: Candidate) -> Terms:
+        language = candidate.ref.suffix or candidate.options.get("language")
+        if is_given(self._language):
+            language = self._language
+        streams = candidate.live.capabilities.streaming
+        return Terms(
+            mode="" if streams else "batch",
+            language=language if isinstance(language, str) else "",
+        )
 
     def estimate(self, candidate: Candidate) -> Usage:
         return Usage(audio_in_ns=self._buffer.held_ns + _SLICE_NS)
@@ -255,7 +267,8 @@ class AudioLine(Line[stt.SpeechEvent]):
         opened = self._opened
         if opened is None:
             return NOTHING
-        return Metered(Usage(audio_in_ns=opened.heard_ns), opened.quality)
+        # a plugin that is stopped keeps the last part of a chunk to itself
+        return Metered(opened.used, Quality.EXACT if self._is_whole else Quality.ESTIMATED)
 
     # Utterances.
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Protocol
 
+import msgspec
 from livekit.agents import llm
 from livekit.agents.inference.llm import supports_prompt_cache_breakpoints
 
 from ..core.models import Candidate, Plan
 from .chat import ChatDelta, ChatRequest
 from .line import ProviderStream
-from .livekit_chat import PluginChat, plugin_chat, prompt_characters, to_chunk
+from .livekit_chat import PluginChat, function_schemas, plugin_chat, prompt_texts, to_chunk
 from .text_line import TextLine
 from .wire_llm import WireLLM
 
@@ -64,12 +65,8 @@ class ChatLine(TextLine):
         messages, _ = self._sink.chat_ctx.to_provider_format("openai", **extra)
         if continued:
             messages.append({"role": "assistant", "content": continued})
-        tools: list[dict[str, Any]] = []
-        if self._sink.tools:
-            tools = llm.ToolContext(self._sink.tools).parse_function_tools(
-                "openai", strict=client.quirks.strict_tools
-            )
-        return ChatRequest(messages, tools, {**self._params, **candidate.options})
+        tools = function_schemas(self._sink.tools, strict=client.quirks.strict_tools)
+        return ChatRequest(messages, tools, dict(self.asked(candidate)))
 
     def _plugin_chat(self, candidate: Candidate, continued: str) -> PluginChat:
         chat_ctx = self._sink.chat_ctx
@@ -88,5 +85,7 @@ class ChatLine(TextLine):
     def parameters(self) -> Mapping[str, Any]:
         return self._params
 
-    def prompt_characters(self) -> int:
-        return prompt_characters(self._sink.chat_ctx)
+    def asked_text(self) -> Iterable[str]:
+        yield from prompt_texts(self._sink.chat_ctx)
+        for schema in function_schemas(self._sink.tools, strict=False):
+            yield msgspec.json.encode(schema).decode()

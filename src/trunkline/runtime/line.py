@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from ..core.models import Candidate, Modality, Plan, Usage
+from ..core.models import Candidate, Modality, Plan, Terms, Usage
 from ..errors import ProviderError, TrunklineError
 from .deadline import Watch
 from .meter import Metered
@@ -73,6 +73,10 @@ class Line(ABC, Generic[Out]):
     @abstractmethod
     def metered(self) -> Metered:
         """What the current attempt has used so far; other threads ask too."""
+
+    def terms(self, candidate: Candidate) -> Terms:
+        """What the price of ``candidate`` depends on: as asked for, then as the provider told."""
+        return Terms()
 
     def estimate(self, candidate: Candidate) -> Usage:
         """The most that an attempt at ``candidate`` may use, as far as that is known before it."""

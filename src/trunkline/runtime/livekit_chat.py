@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 
 from livekit.agents import APIConnectOptions, llm
@@ -97,17 +97,22 @@ def _arguments(plugin: llm.LLM[Any], params: Mapping[str, Any]) -> dict[str, Any
     return named | ({"extra_kwargs": rest} if rest else {})
 
 
-def prompt_characters(chat_ctx: llm.ChatContext) -> int:
-    """How many characters of text a context sends to the model."""
-    characters = 0
+def prompt_texts(chat_ctx: llm.ChatContext) -> Iterator[str]:
+    """The text that each item of a context sends to the model."""
     for item in chat_ctx.items:
         if item.type == "message":
-            characters += len(item.text_content or "")
+            yield item.text_content or ""
         elif item.type == "function_call":
-            characters += len(item.name) + len(item.arguments)
+            yield item.name + item.arguments
         elif item.type == "function_call_output":
-            characters += len(item.output)
-    return characters
+            yield item.output
+
+
+def function_schemas(tools: list[llm.Tool], *, strict: bool) -> list[dict[str, Any]]:
+    """The tools that the model may call, as OpenAI has them."""
+    if not tools:
+        return []
+    return llm.ToolContext(tools).parse_function_tools("openai", strict=strict)
 
 
 def to_chunk(delta: ChatDelta) -> llm.ChatChunk | None:

@@ -290,6 +290,11 @@ def unread_ns(stream: stt.RecognizeStream) -> int:
     )
 
 
+def told_tokens(request: tts.ChunkedStream) -> tuple[int, int]:
+    """The tokens in and out that the provider has told of a voice's request, 0 while it has not."""
+    return request._input_tokens, request._output_tokens
+
+
 def text_sent_at(stream: tts.SynthesizeStream) -> float:
     """When ``stream`` sent its first text on (``time.perf_counter``), 0 if it has not."""
     return stream._started_time

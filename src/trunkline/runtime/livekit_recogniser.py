@@ -12,14 +12,18 @@ from typing import Any, Protocol
 from livekit import rtc
 from livekit.agents import APIConnectOptions, LanguageCode, stt
 from livekit.agents.types import NotGivenOr
+from msgspec.structs import replace as replace_fields
 
-from ..core.models import Quality
-from ..errors import ProviderError
+from ..core.models import Usage
+from ..errors import ConnectFailed, ProviderError, StreamCut
 from .livekit_compat import has_failed, unread_ns
 from .livekit_errors import from_livekit
 from .meter import audio_ns
 
 _Event = stt.SpeechEventType
+
+_ENDLESS = 1e6
+"""Seconds that no recogniser can have heard at once."""
 
 Piece = rtc.AudioFrame | None
 """Audio, or a flush."""
@@ -35,12 +39,8 @@ class Recogniser(Protocol):
     @property
     def request_id(self) -> str: ...
     @property
-    def heard_ns(self) -> int:
-        """Audio that the provider has been given."""
-
-    @property
-    def quality(self) -> Quality:
-        """How far ``heard_ns`` can be trusted."""
+    def used(self) -> Usage:
+        """Audio that the provider has been given, and what it has told of tokens."""
 
     @property
     def listens(self) -> bool:
@@ -69,8 +69,6 @@ class PluginRecogniser:
     frames wait behind it. ``failed`` is called when the plugin refuses a frame.
     """
 
-    quality = Quality.EXACT
-
     def __init__(
         self,
         plugin: stt.STT[Any],
@@ -91,18 +89,25 @@ class PluginRecogniser:
         self._failed = failed
         self._replay_speed = replay_speed
         self._pushed_ns = 0
+        self._told = Usage()
         self._waiting: deque[Piece] = deque()
         self._replaying: asyncio.Task[None] | None = None
         self._ending = False
         self._made_up = False
 
     @property
-    def heard_ns(self) -> int:
+    def used(self) -> Usage:
+        """What the plugin has taken, or what it says it has sent: it may add silence of its own."""
+        told = self._told
+        return replace_fields(told, audio_in_ns=max(self._heard_ns, told.audio_in_ns))
+
+    @property
+    def _heard_ns(self) -> int:
         return max(0, self._pushed_ns - unread_ns(self._stream))
 
     @property
     def listens(self) -> bool:
-        return not self._pushed_ns or self.heard_ns > 0
+        return not self._pushed_ns or self._heard_ns > 0
 
     @property
     def behind(self) -> float:
@@ -172,10 +177,22 @@ class PluginRecogniser:
             except StopAsyncIteration:
                 raise
             except Exception as error:  # the edge, as above
-                raise from_livekit(error) from error
+                raise self._translated(error) from error
+            if event.recognition_usage is not None:
+                self._told = _more(self._told, event.recognition_usage)
             if not await self._is_made_up(event):
                 self.request_id = self.request_id or event.request_id
                 return event
+
+    def _translated(self, error: Exception) -> ProviderError:
+        """What ``error`` is: a connection that has taken audio was made, whatever its plugin says.
+
+        Cartesia's says of a connection that is lost what it says of one that never was.
+        """
+        told = from_livekit(error)
+        if isinstance(told, ConnectFailed) and self._heard_ns:
+            return StreamCut(str(told))
+        return told
 
     async def _is_made_up(self, event: stt.SpeechEvent) -> bool:
         """Whether ``event`` ends an utterance that the provider did not end.
@@ -221,6 +238,17 @@ class Attended:
 
     def close(self) -> Coroutine[Any, Any, None]:
         return self._recogniser.aclose()
+
+
+def _more(told: Usage, now: stt.RecognitionUsage) -> Usage:
+    """``told`` and what a plugin tells ``now``; what a recogniser takes in is audio."""
+    seconds = now.audio_duration
+    return Usage(
+        audio_in_ns=told.audio_in_ns + (round(seconds * 1e9) if 0 < seconds < _ENDLESS else 0),
+        tokens_in=told.tokens_in + now.input_tokens,
+        tokens_audio_in=told.tokens_audio_in + now.input_tokens,
+        tokens_out=told.tokens_out + now.output_tokens,
+    )
 
 
 def _is_timed(event: stt.SpeechEvent, stream: stt.RecognizeStream) -> bool:

@@ -18,7 +18,7 @@ from livekit.agents import APIConnectOptions, LanguageCode, inference, stt, util
 from livekit.agents.types import NotGivenOr, TimedString
 from livekit.agents.vad import VAD, VADEvent, VADEventType
 
-from ..core.models import Quality
+from ..core.models import Usage
 from ..errors import DeadlineExceeded
 from .audio import silence
 from .livekit_compat import shifted
@@ -63,8 +63,7 @@ class SegmentRecogniser:
         self._rate = 0
         self._ready: list[stt.SpeechEvent] = []
         self._is_over = False
-        self.heard_ns = 0
-        self.quality = Quality.EXACT
+        self.used = Usage()
 
     def replay(self, pieces: Iterable[Piece]) -> None:
         for frame in pieces:
@@ -129,14 +128,16 @@ class SegmentRecogniser:
                 said = await self._plugin.recognize(
                     recording, language=self._language, conn_options=options
                 )
-            self.heard_ns += length_ns
+            self._hear(length_ns)
             return said
         except TimeoutError as error:
-            self.heard_ns += length_ns
-            self.quality = Quality.ESTIMATED  # whether it was recognised is not known
+            self._hear(length_ns)  # whether it was recognised is not known
             raise DeadlineExceeded("first_content", self._timeout) from error
         except Exception as error:  # the edge: whatever a plugin raises is translated here
             raise from_livekit(error) from error
+
+    def _hear(self, length_ns: int) -> None:
+        self.used = Usage(audio_in_ns=self.used.audio_in_ns + length_ns)
 
     async def aclose(self) -> None:
         self._is_over = True

@@ -8,8 +8,10 @@ from typing import Any
 
 from livekit.agents import APIConnectOptions, tokenize, tts
 
+from ..core.models import Usage
 from .livekit_compat import lowered_markup, markup_key, release_text, text_sent_at
 from .livekit_errors import from_livekit
+from .livekit_sentences import Sentences
 
 _PLUGIN_TIMEOUT_SECONDS = 60.0
 """Given to plugins as theirs; ours come first, so that the ledger names what passed."""
@@ -26,12 +28,14 @@ class PluginVoice:
     def __init__(self, plugin: tts.TTS[Any], *, expressive: bool) -> None:
         self.request_id = ""
         self._adapter: tts.StreamAdapter | None = None
+        self._sentences: Sentences | None = None
         self._markup = ""
         if plugin.capabilities.streaming:
             self._markup = markup_key(plugin) if expressive else ""
         else:
+            self._sentences = Sentences(plugin, expressive=expressive)
             plugin = self._adapter = tts.StreamAdapter(
-                tts=plugin,
+                tts=self._sentences,
                 sentence_tokenizer=tokenize.blingfire.SentenceTokenizer(
                     retain_format=True, xml_aware=expressive
                 ),
@@ -76,6 +80,12 @@ class PluginVoice:
         if self._held:
             self._stream.push_text(lowered_markup(self._markup, self._held))
             self._held = ""
+
+    def used(self, characters: int, audio_ns: int) -> Usage:
+        """What is used once ``characters`` were pushed and ``audio_ns`` of audio have come."""
+        if self._sentences is not None:
+            return self._sentences.used(audio_ns)
+        return Usage(characters=characters, audio_out_ns=audio_ns)
 
     def text_sent_at(self) -> float:
         """When the provider got its first text (``time.perf_counter``)."""

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..core.models import Quality, Usage
 
-CHARACTERS_PER_TOKEN = 4
-"""Stated estimate for text whose tokenizer is unknown: about four characters of English a token."""
+BYTES_PER_TOKEN = 4
+"""Stated estimate for text whose tokenizer is unknown, which they all are without a download: four
+characters of English a token."""
+
+FOREIGN_BYTES_PER_TOKEN = 2
+"""The same for what is not ASCII, by its bytes of UTF-8: 1.5 tokens for a character of Chinese, one
+for a letter of Cyrillic. Today's tokenizers need fewer, so this is a bound for them."""
+
+TOKENS_PER_PART = 4
+"""What goes around a message, a tool or a call of one, beside its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +31,18 @@ NOTHING = Metered(Usage(), Quality.EXACT)
 """An attempt that never reached the provider, or that it refused, uses nothing."""
 
 
-def estimated_tokens(characters: int) -> int:
-    """Tokens of ``characters`` characters of text, rounded up."""
-    return -(-characters // CHARACTERS_PER_TOKEN)
+def estimated_tokens(text: str) -> int:
+    """About how many tokens ``text`` has: rounded up, and by its bytes."""
+    if text.isascii():
+        return -(-len(text) // BYTES_PER_TOKEN)
+    plain = len(text.encode("ascii", "ignore"))
+    foreign = len(text.encode("utf-8", "replace")) - plain
+    return -(-plain // BYTES_PER_TOKEN) - (-foreign // FOREIGN_BYTES_PER_TOKEN)
+
+
+def tokens_of_parts(parts: Iterable[str]) -> int:
+    """About how many tokens messages have, or tools, each as its text."""
+    return sum(TOKENS_PER_PART + estimated_tokens(part) for part in parts)
 
 
 def audio_ns(samples: int, rate: int) -> int:

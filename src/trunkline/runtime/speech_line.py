@@ -24,7 +24,7 @@ from .livekit_compat import (
     timed_transcript,
 )
 from .livekit_voice import PluginVoice
-from .meter import Metered, audio_ns
+from .meter import NOTHING, Metered, audio_ns
 
 _AHEAD_SECONDS = 1.0
 """Audio in hand that makes up for what the listener had to wait before."""
@@ -263,6 +263,8 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
         return Usage(characters=characters, audio_out_ns=characters * _SLOWEST_NS)
 
     def metered(self) -> Metered:
-        usage = Usage(characters=len(self._text) - self._opened_at, audio_out_ns=self._attempt_ns)
+        if self._voice is None:
+            return NOTHING
+        usage = self._voice.used(len(self._text) - self._opened_at, self._attempt_ns)
         # a voice that was cut short may have read less of its text, and made more of its audio
         return Metered(usage, Quality.EXACT if self._is_whole else Quality.ESTIMATED)

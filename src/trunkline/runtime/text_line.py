@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..core.models import AfterOutput, Candidate, Modality, Plan, Quality, Usage
+from ..core.models import AfterOutput, Candidate, Modality, Plan, Quality, Terms, Usage
 from ..errors import EmptyOutput
 from .chat import ChatDelta
 from .line import Line, ProviderStream
-from .meter import Metered, estimated_tokens
+from .meter import Metered, estimated_tokens, tokens_of_parts
 
 _MOST_TOKENS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _ANSWER = 1024
@@ -29,10 +29,12 @@ class TextLine(Line[ChatDelta]):
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._opened = 0.0
-        self._said = ""
+        self._said = self._continued = ""
         self._called = False
-        self._attempt_characters = 0
+        self._made = 0
+        self._prompt: int | None = None
         self._usage: Usage | None = None
+        self._tier = ""
 
     @property
     def has_begun(self) -> bool:
@@ -41,9 +43,11 @@ class TextLine(Line[ChatDelta]):
 
     def open(self, candidate: Candidate) -> ProviderStream[ChatDelta]:
         self._opened = asyncio.get_running_loop().time()
-        self._attempt_characters, self._usage = 0, None
-        continued = self._said if self._plan.after_output is AfterOutput.CONTINUE else ""
-        return self.ask(candidate, continued)
+        self._made, self._usage, self._tier = 0, None, ""
+        self._prompt = None
+        go_on = self._plan.after_output is AfterOutput.CONTINUE
+        self._continued = self._said if go_on else ""
+        return self.ask(candidate, self._continued)
 
     @abstractmethod
     def ask(self, candidate: Candidate, continued: str) -> ProviderStream[ChatDelta]:
@@ -54,18 +58,28 @@ class TextLine(Line[ChatDelta]):
         """Hand ``delta`` on to whoever asked."""
 
     @abstractmethod
-    def prompt_characters(self) -> int:
-        """How much text was asked, for an estimate when the usage never comes."""
+    def asked_text(self) -> Iterable[str]:
+        """The text of each message and tool, for an estimate when the usage never comes."""
+
+    @property
+    def _tokens_in(self) -> int:
+        """About how many tokens the current attempt was asked; what it continues is with it."""
+        if self._prompt is None:
+            self._prompt = tokens_of_parts(self.asked_text())
+            self._prompt += tokens_of_parts(filter(None, [self._continued]))
+        return self._prompt
 
     def deliver(self, out: ChatDelta) -> bool:
         if out.usage is not None:
             self._usage = out.usage
+        self._tier = out.service_tier or self._tier
         self.send(out)
         if out.text:
             self._said += out.text
-            self._attempt_characters += len(out.text)
+            self._made += estimated_tokens(out.text)
         if out.tool_calls:
             self._called = True
+            self._made += tokens_of_parts(call.name + call.arguments for call in out.tool_calls)
         return out.content
 
     def owed_since(self) -> float:
@@ -73,7 +87,7 @@ class TextLine(Line[ChatDelta]):
 
     def finish(self) -> None:
         made = self._usage.tokens_out if self._usage is not None else 0
-        if not (self._attempt_characters or self._called or made):
+        if not (self._made or self._called or made):
             raise EmptyOutput("the model ended its answer without saying anything")
 
     def may_continue(self, plan: Plan) -> bool:
@@ -85,17 +99,23 @@ class TextLine(Line[ChatDelta]):
         """What was asked beside the context, by OpenAI's names."""
         return {}
 
+    def asked(self, candidate: Candidate) -> Mapping[str, Any]:
+        """The parameters that ``candidate`` is asked with."""
+        return {**self.parameters(), **candidate.options}
+
+    def terms(self, candidate: Candidate) -> Terms:
+        tier = self._tier or self.asked(candidate).get("service_tier")
+        return Terms(tier=tier if isinstance(tier, str) else "")
+
     def estimate(self, candidate: Candidate) -> Usage:
-        asked = {**self.parameters(), **candidate.options}
+        asked = self.asked(candidate)
         most = next((asked[n] for n in _MOST_TOKENS if isinstance(asked.get(n), int)), _ANSWER)
-        # half of a token's usual length: other languages and the tools take more than English
-        return Usage(tokens_in=self.prompt_characters() // 2 + 1, tokens_out=most)
+        # twice the estimate: some scripts and some tokenizers take more than it says
+        return Usage(tokens_in=2 * self._tokens_in, tokens_out=most)
 
     def metered(self) -> Metered:
         if self._usage is not None:
             return Metered(self._usage, Quality.EXACT)
-        usage = Usage(
-            tokens_in=estimated_tokens(self.prompt_characters()),
-            tokens_out=estimated_tokens(self._attempt_characters),
-        )
-        return Metered(usage, Quality.ESTIMATED)
+        usage = Usage(tokens_in=self._tokens_in, tokens_out=self._made)
+        # before its first word a model may have thought for as long as it liked
+        return Metered(usage, Quality.ESTIMATED if self._made else Quality.UNDERESTIMATE)

@@ -111,6 +111,9 @@ def correction(one: Recorded, quote: Quote) -> Entry | Unpriced | None:
     if isinstance(quoted, Unpriced):
         return quoted if missing else None
     charged = sum(entry.charge.nanos for entry in one.entries if entry.charge)
+    quality = max((entry.quality for entry in one.entries), key=_TRUST.index)
+    if quality is Quality.UNDERESTIMATE and quoted.nanos < charged:
+        quoted = replace(quoted, nanos=charged)  # it was too little already: nothing is given back
     if not missing and charged == quoted.nanos:
         return None
     return Entry(
@@ -118,7 +121,7 @@ def correction(one: Recorded, quote: Quote) -> Entry | Unpriced | None:
         attempt=one.attempt.id,
         recorded_ns=max(now_ns(), *(entry.recorded_ns for entry in one.entries)),
         usage=Usage(),
-        quality=max((entry.quality for entry in one.entries), key=_TRUST.index),
+        quality=quality,
         charge=replace(quoted, nanos=quoted.nanos - charged),
         kind=CORRECTION,
     )

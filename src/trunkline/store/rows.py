@@ -44,6 +44,7 @@ def attempt_row(attempt: Attempt) -> tuple[object, ...]:
         attempt.outcome,
         *astuple(attempt.usage),
         whose.key,
+        *attempt.terms,
     )
 
 
@@ -95,6 +96,10 @@ def attempt_of(row: Row[Any]) -> Attempt:
         duration_ns=row.duration_ns,
         outcome=row.outcome,
         usage=usage_of(row),
+        mode=row.mode,
+        language=row.language,
+        tier=row.tier,
+        region=row.region,
     )
 
 

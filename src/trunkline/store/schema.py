@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
-from ..core.models import Usage
+from ..core.models import Terms, Usage
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration; ``metadata`` describes the schema it ends with."""
 
 metadata = MetaData()
@@ -59,6 +59,7 @@ attempts = Table(
     _text("outcome"),
     *_usage(),
     Column("key", Text, nullable=False, server_default=""),
+    *(Column(name, Text, nullable=False, server_default="") for name in Terms._fields),
     Index("attempts_by_time", "started_ns"),
     Index("attempts_by_call", "call", "started_ns"),
     Index("attempts_by_room", "room", "started_ns"),
