@@ -35,7 +35,7 @@ client, ``trunkline.runtime.livekit_errors`` for plugins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import ClassVar
 
@@ -119,6 +119,8 @@ class Refused(TrunklineError):
 
     ``rule`` is the budget or limit behind it, ``notice`` what its settings say to the caller.
     ``ends_call``: it is a budget's, which does not come back within a call as a limit does.
+    ``quotas`` are the limit and what is used of it: ``rpm`` and ``tpm`` (requests and tokens a
+    minute) and ``credits`` (USD), as far as the rule is about one of them.
     """
 
     def __init__(
@@ -129,12 +131,14 @@ class Refused(TrunklineError):
         rule: str = "",
         notice: str = "",
         ends_call: bool = False,
+        quotas: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.rule = rule
         self.notice = notice
         self.ends_call = ends_call
+        self.quotas = quotas or {}
 
 
 class StoreError(TrunklineError):

@@ -79,7 +79,19 @@ class Plans:
         Lease anew for each request or utterance: so an operator's change reaches running calls.
         Raises UsageError when nothing here serves what is asked.
         """
-        built = self._find(ask)
+        with self._used(self._find(ask)) as plan:
+            yield plan
+
+    @contextlib.contextmanager
+    def own(self, ask: Ask) -> Iterator[Plan]:
+        """The same for options that nobody shares, such as words of a call: it is not kept."""
+        built = self._build(ask)
+        built.retired = True
+        with self._used(built) as plan:
+            yield plan
+
+    @contextlib.contextmanager
+    def _used(self, built: _Built) -> Iterator[Plan]:
         built.users += 1
         try:
             if built.prober is not None:
@@ -120,8 +132,6 @@ class Plans:
 
     def _find(self, ask: Ask) -> _Built:
         key = ask.key
-        if len(key) > _LARGEST_ASK:
-            raise UsageError(f"the options are larger than {_LARGEST_ASK:,} bytes")
         built = self._built.pop(key, None) or self._build(ask)
         self._built[key] = built  # the last one asked for is the last one to be forgotten
         if len(self._built) > _KEPT:
@@ -129,6 +139,8 @@ class Plans:
         return built
 
     def _build(self, ask: Ask) -> _Built:
+        if len(ask.key) > _LARGEST_ASK:
+            raise UsageError(f"the options are larger than {_LARGEST_ASK:,} bytes")
         for wanted in (ask.wanted, *ask.fallback):
             check_name(wanted.name)
             _check_suffix(wanted.suffix)

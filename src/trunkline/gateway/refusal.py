@@ -78,7 +78,8 @@ def refusal_of(error: TrunklineError) -> Refusal:
     if isinstance(error, UsageError):
         return Refusal(400, str(error))
     if isinstance(error, Refused):
-        return Refusal(429, str(error), code="refused", headers=_retry_after(error.retry_after))
+        headers = (*_retry_after(error.retry_after), *_quotas(error))
+        return Refusal(429, str(error), code="refused", headers=headers)
     if isinstance(error, AllCandidatesFailed):
         return _all_failed(error)
     if isinstance(error, ProviderError):
@@ -112,3 +113,12 @@ def _retry_after(seconds: float | None) -> Headers:
     if seconds is None:
         return ()
     return ((b"retry-after", str(math.ceil(seconds)).encode()),)
+
+
+def _quotas(error: Refused) -> Headers:
+    """What LiveKit's clients log of a 429: the limit and what is used, of each that is known."""
+    return tuple(
+        (f"x-livekit-inference-{name}-{what}".encode(), value.encode())
+        for name, values in error.quotas.items()
+        for what, value in zip(("limit", "used"), values, strict=True)
+    )

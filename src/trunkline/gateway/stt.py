@@ -80,6 +80,8 @@ class Hearing:
             fallback_of(created.fallback),
             socket.headers.get("x-livekit-inference-provider", ""),
         )
+        self._is_own = False
+        """Whether the options are this call's alone: an update may bring words that were said."""
         plan, closing = self._leased(self._ask)
         self._stt = STT(
             house.trunkline.engine,
@@ -99,7 +101,8 @@ class Hearing:
     def _leased(self, ask: Ask) -> tuple[Plan, Closing]:
         """A plan that stays open until it is closed. Raises UsageError."""
         lease = contextlib.ExitStack()
-        plan = lease.enter_context(self._house.plans.lease(ask))
+        plans = self._house.plans
+        plan = lease.enter_context(plans.own(ask) if self._is_own else plans.lease(ask))
 
         async def closing() -> None:
             lease.close()
@@ -190,6 +193,7 @@ class Hearing:
         ask = replace(self._ask, wanted=wanted)
         if ask == self._ask:
             return
+        self._is_own = self._is_own or changes.extra is not None
         try:
             self._stt.swap(*self._leased(ask))
         except UsageError as error:

@@ -10,13 +10,16 @@ import msgspec
 
 from ..core.budgets import MILLION, Action, Budget, Step
 from ..core.limits import Limit
-from ..core.models import Attempt, Charge, Identity, Modality, Usage
+from ..core.models import Attempt, Charge, Identity, Modality, Usage, money
 from ..core.ports import Ask, Level
 from ..core.scopes import Unit, countable, counter
 from ..core.windows import Period
 from ..errors import Refused
 
 _ALWAYS = Period(0, None, 0)
+
+_MINUTE_NS = 60_000_000_000
+_PER_MINUTE = {Unit.REQUESTS: "rpm", Unit.TOKENS: "tpm"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +113,21 @@ class Rule:
             rule=str(self),
             notice=self.of.notice,
             ends_call=isinstance(self.of, Budget),
+            quotas=self._quotas(level),
         )
+
+    def _quotas(self, level: Level) -> dict[str, tuple[str, str]]:
+        """The limit and what is used of it, for rules that agents know a name for."""
+        of = self.of
+        if isinstance(of, Budget):
+            if of.unit is not Unit.USD:
+                return {}
+            return {"credits": (money(level.amount), money(level.spent + level.held))}
+        name = _PER_MINUTE.get(of.unit)
+        if name is None or of.rate is None:
+            return {}
+        limit = of.rate.amount * _MINUTE_NS // of.rate.window_ns
+        return {name: (str(limit), str(max(0, limit - max(0, level.left or 0))))}
 
     @staticmethod
     def _limited(limit: Limit, need: int, level: Level) -> tuple[str, float | None]:
