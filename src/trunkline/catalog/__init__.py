@@ -4,6 +4,7 @@ from ..core.quirks import ChatQuirks, ParameterRule
 from .installed import GROUP
 from .model import Credential, Plugin, Provider, Wire
 from .providers import LOCAL, PREFERRED, PROVIDERS
+from .quirks import OPENAI_VOICES
 from .registry import (
     build,
     canonical,
@@ -15,11 +16,13 @@ from .registry import (
     preferred,
     provider,
     served_by,
+    takes,
 )
 
 __all__ = [
     "GROUP",
     "LOCAL",
+    "OPENAI_VOICES",
     "PREFERRED",
     "PROVIDERS",
     "ChatQuirks",
@@ -38,4 +41,5 @@ __all__ = [
     "preferred",
     "provider",
     "served_by",
+    "takes",
 ]

@@ -53,7 +53,8 @@ class Plugin:
     voice of a synthesiser, ``language`` the language of a synthesiser. ``implied`` are suffixes
     that need no argument because the model already means them. ``voices`` maps a family whose
     voices are part of the model's name to its default voice (``aura-2`` to ``andromeda``).
-    ``suffix_listed`` says that the suffix's argument is a list.
+    ``suffix_listed`` says that the suffix's argument is a list. ``named_voices`` are those
+    that every client of this provider's API may name, whoever serves it in the end.
 
     ``aliases`` maps names of options, as LiveKit Inference has them, to arguments. ``fixed``
     arguments are always given and ``overrides`` are attributes set after construction: they are
@@ -75,6 +76,7 @@ class Plugin:
     language: str | None = None
     implied: frozenset[str] = frozenset()
     voices: Mapping[str, str] = field(default_factory=dict)
+    named_voices: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)

@@ -127,3 +127,22 @@ GOOGLE_CLIENT: Final[Mapping[str, Any]] = {
     "_client._api_client._http_options.api_version": GOOGLE_HTTP["api_version"],
 }
 """What ``google.genai.Client`` reads from the environment even when it is given a key."""
+
+OPENAI_VOICES: Final = frozenset(
+    {
+        "alloy",
+        "ash",
+        "ballad",
+        "cedar",
+        "coral",
+        "echo",
+        "fable",
+        "marin",
+        "nova",
+        "onyx",
+        "sage",
+        "shimmer",
+        "verse",
+    }
+)
+"""The built-in voices of https://platform.openai.com/docs/api-reference/audio/createSpeech."""

@@ -142,6 +142,20 @@ def build(
     return plugin
 
 
+def takes(row: Provider, modality: Modality, model: str, option: str) -> bool:
+    """Whether the plugin that serves ``model`` has an option of this name.
+
+    Raises UnknownModel or MissingExtra.
+    """
+    how = served_by(row, modality)
+    if isinstance(how, Wire):
+        return option in CHAT_PARAMS | how.extra_params
+    how = how.variant(model or how.default_model)
+    accepted = inspect.signature(_load(row, how.target)).parameters
+    known = _known(row, how, accepted.keys() - how.fixed.keys())
+    return how.aliases.get(option, option) in known
+
+
 def _credentials(row: Provider, given: Mapping[str, str], base_url: str | None) -> dict[str, str]:
     secrets: dict[str, str] = {}
     for credential in row.credentials:
@@ -231,8 +245,7 @@ def _options(
     options: Mapping[str, Any],
     accepted: Iterable[str],
 ) -> dict[str, Any]:
-    reserved = _RESERVED | {c.name for c in row.credentials} | {how.model, how.suffix, how.language}
-    known = {n for n in accepted if n not in reserved and not n.startswith("_")}
+    known = _known(row, how, accepted)
     arguments: dict[str, Any] = {}
     for name, value in options.items():
         argument = how.aliases.get(name, name)
@@ -240,6 +253,12 @@ def _options(
             raise _unsupported(row, modality, name, known | how.aliases.keys())
         arguments[argument] = value
     return arguments
+
+
+def _known(row: Provider, how: Plugin, accepted: Iterable[str]) -> set[str]:
+    """Of the arguments that a constructor accepts, those that are options."""
+    reserved = _RESERVED | {c.name for c in row.credentials} | {how.model, how.suffix, how.language}
+    return {n for n in accepted if n not in reserved and not n.startswith("_")}
 
 
 def _unsupported(

@@ -26,6 +26,7 @@ from .quirks import (
     GOOGLE_HTTP,
     OPENAI_CLIENT,
     OPENAI_RULES,
+    OPENAI_VOICES,
     XAI_RULES,
 )
 
@@ -57,6 +58,7 @@ VOICE: Final[tuple[Provider, ...]] = (
             target="livekit.plugins.openai:TTS",
             default_model="gpt-4o-mini-tts",
             suffix="voice",
+            named_voices=OPENAI_VOICES,
             home="https://api.openai.com/v1",
             overrides=OPENAI_CLIENT,
         ),

@@ -29,11 +29,25 @@ async def _health(house: Switchboard, exchange: Exchange) -> None:
     await exchange.answer(status, b'{"status":"%b"}' % word)
 
 
+async def _say(house: Switchboard, exchange: Exchange) -> None:
+    from . import audio_speech  # with livekit, which chats do not need
+
+    await audio_speech.say(house, exchange)
+
+
+async def _transcribe(house: Switchboard, exchange: Exchange) -> None:
+    from . import audio_transcriptions  # with livekit, as above
+
+    await audio_transcriptions.transcribe(house, exchange)
+
+
 OPEN: Mapping[str, tuple[str, HttpDoor]] = {"/healthz": ("GET", _health)}
 """What anybody may ask."""
 
 HTTP: Mapping[str, tuple[str, HttpDoor]] = {
     "/v1/chat/completions": ("POST", chat.complete),
+    "/v1/audio/speech": ("POST", _say),
+    "/v1/audio/transcriptions": ("POST", _transcribe),
     "/v1/models": ("GET", models.listed),
 }
 """Doors by path, each with its method. A path with a prefix of one of PREFIXES counts as that."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, Self
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 import msgspec
 
@@ -14,6 +14,7 @@ from ..runtime.line import ProviderStream
 from ..runtime.text_line import TextLine
 from ..runtime.wire_llm import WireLLM
 from .chat_request import Asked
+from .flushing import Flushing
 
 
 class Sink(Protocol):
@@ -67,11 +68,11 @@ class ChatLine(TextLine):
                 connect_timeout=self._plan.deadlines.connect,
                 verbatim=True,
             )
-            return _Flushing(stream, self._sink, lambda: stream.is_ready)
+            return Flushing(stream, self._sink.flush, lambda: stream.is_ready)
         from .chat_plugin import ask_plugin  # with livekit, which no other chat needs
 
         total = self._plan.deadlines.total
-        return _Flushing(ask_plugin(candidate, request, total), self._sink, lambda: False)
+        return Flushing(ask_plugin(candidate, request, total), self._sink.flush)
 
     def send(self, delta: ChatDelta) -> None:
         self._sink.put(delta)
@@ -92,32 +93,6 @@ class ChatLine(TextLine):
         yield from map(_text, self._asked.messages)
         for tool in self._asked.tools:
             yield msgspec.json.encode(tool).decode()
-
-
-class _Flushing:
-    """A provider's stream that lets the client take what there is before it waits for more."""
-
-    __slots__ = ("_is_ready", "_sink", "_stream", "close")
-
-    def __init__(
-        self, stream: ProviderStream[ChatDelta], sink: Sink, is_ready: Callable[[], bool]
-    ) -> None:
-        self._stream = stream
-        self._sink = sink
-        self._is_ready = is_ready
-        self.close = stream.close
-
-    @property
-    def request_id(self) -> str:
-        return self._stream.request_id
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> ChatDelta:
-        if not self._is_ready():
-            await self._sink.flush()
-        return await self._stream.__anext__()
 
 
 def _tier(candidate: Candidate, asked: Asked) -> dict[str, Any]:

@@ -6,12 +6,14 @@ https://platform.openai.com/docs/api-reference/chat/create
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from ..runtime.wire_request import BESIDE_THE_BODY
 from .refusal import Refusal
+
+T = TypeVar("T")
 
 BODY_LIMIT = 16 << 20
 """Bytes of a request: a long conversation with a few pictures in it."""
@@ -66,17 +68,25 @@ class Asked:
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def read(body: bytes, inference_class: str = "") -> Asked:
-    """Read a request. Raises Refusal (400) naming the field; it quotes nothing of the talk."""
+def checked(body: bytes, kind: type[T]) -> tuple[dict[str, Any], T]:
+    """Read a JSON object, and the fields of ``kind`` in it.
+
+    Raises Refusal (400) naming the field; it quotes nothing of the talk.
+    """
     try:
         data = _decode(body)
-        known = msgspec.convert(data, _Known)
+        return data, msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         told, _, path = str(error).partition(" - at ")
         name = path.strip("`").removeprefix("$").removeprefix(".")
         raise Refusal(400, f"{name or 'the body'}: {told}", param=name or None) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refusal(400, "the body is not JSON", code="invalid_json") from None
+
+
+def read(body: bytes, inference_class: str = "") -> Asked:
+    """Read a request. Raises Refusal (400) naming the field."""
+    data, known = checked(body, _Known)
     for name in BESIDE_THE_BODY:
         if name in data:
             told = f"{name} is a way of the openai package to add to a request, no field of one"

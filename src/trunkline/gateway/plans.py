@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ _KEPT = 256
 _LONGEST_NAME = 200
 _LARGEST_ASK = 64 << 10
 _KEEP_ALIVE_SECONDS = 120.0
+_VOICE = "voice"
 _BARRED = frozenset("\\%?#")
 
 Probe = Callable[[Candidate, Plan], Awaitable[None]]
@@ -36,7 +37,8 @@ class Ask:
 
     ``provider`` names who must serve: of a route's candidates those it serves, else the provider
     in whose name the model is asked. ``language`` is a voice's, for the candidates that take one:
-    some clients always send it.
+    some clients always send it. ``wishes`` are options for the candidates that have them, which the
+    others go without; a ``voice`` among them is for those whose provider names it in its API.
     """
 
     modality: Modality
@@ -45,6 +47,7 @@ class Ask:
     provider: str = ""
     sample_rate: int | None = None
     language: str = ""
+    wishes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> bytes:
@@ -148,6 +151,8 @@ class Plans:
         if ask.language:
             _check_suffix(ask.language)
             plan = self._in_language(plan, ask.language)
+        if ask.wishes:
+            plan = self._wishing(plan, ask)
         session = None if ask.modality is Modality.LLM else self._session()
         plan, closing = self.trunkline.build(ask.modality, plan, session, ask.sample_rate)
         probe = self.probes.get(ask.modality)
@@ -182,6 +187,25 @@ class Plans:
             return replace(candidate, options=options)
 
         return replace(plan, candidates=tuple(map(spoken, plan.candidates)))
+
+    def _wishing(self, plan: Plan, ask: Ask) -> Plan:
+        """``plan`` with every wish where it is understood."""
+        connections, modality = self.trunkline.settings.connections, ask.modality
+
+        def wished(candidate: Candidate) -> Candidate:
+            row = catalog.provider(connections[candidate.connection].provider)
+            how, model = catalog.served_by(row, modality), candidate.ref.model
+            taken = {
+                name: value
+                for name, value in ask.wishes.items()
+                if name != _VOICE and catalog.takes(row, modality, model, name)
+            }
+            voice = ask.wishes.get(_VOICE)
+            if isinstance(how, catalog.Plugin) and voice in how.named_voices:
+                candidate = replace(candidate, ref=replace(candidate.ref, suffix=voice))
+            return replace(candidate, options={**candidate.options, **taken})
+
+        return replace(plan, candidates=tuple(map(wished, plan.candidates)))
 
     def _session(self) -> aiohttp.ClientSession:
         """What the plugins of all calls connect through; there is no job here that has one."""

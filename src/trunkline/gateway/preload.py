@@ -26,9 +26,9 @@ def preload(settings: Settings) -> None:
     modalities = {modality for modality, _ in targets}
     modules = {module for _, module in targets}
     if Modality.STT in modalities:
-        modules |= {f"{__package__}.stt"}
+        modules |= {f"{__package__}.stt", f"{__package__}.audio_transcriptions"}
     if Modality.TTS in modalities:
-        modules |= {f"{__package__}.tts"}
+        modules |= {f"{__package__}.tts", f"{__package__}.audio_speech"}
     for module in sorted(modules):
         try:
             importlib.import_module(module)

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from ..compose import Wanted
-from ..core.models import Identity, Modality, Plan
-from ..errors import AllCandidatesFailed, Refused, TrunklineError
-from ..runtime.audio import read_clip
-from ..runtime.livekit_options import with_options
-from .exchange import ClientGone
+from ..core.models import Identity, Modality
 from .plans import Ask
-from .refusal import Refusal, log_refusal, refusal_of
+from .refusal import Refusal
+from .speaking import SpokenLine
+from .speaking import speak as speak_line
 from .speech import admit, fallback_of, first, following, model_of, options_of, together
 from .speech_messages import check_encoding, rate_of, text_of
 from .switchboard import Switchboard
-from .tts_line import Speaker, SpokenLine
+from .tts_line import Speaker
 from .tts_messages import (
     Close,
     Create,
@@ -210,42 +206,6 @@ class Utterance:
     async def _part(self, ask: Ask, line: SpokenLine) -> None:
         if not await line.has_text():
             return
-        one, speaker = self._conversation, self._speaker
-        call, key = one.identity.call, ask.key
-        speaker.begin()
-        with one.house.plans.lease(ask) as leased:
-            plan = one.house.voices.ordered(with_options(leased, one.options), call, key)
-            # it lasts as long as the text does; what the provider owes has deadlines of its own
-            plan = replace(plan, deadlines=replace(plan.deadlines, total=float("inf")))
-            await self._run(line, plan)
-            if speaker.serving is not None:
-                one.house.voices.note(speaker.serving, leased, call, key)
-        await speaker.flush()
-
-    async def _run(self, line: SpokenLine, plan: Plan) -> None:
-        """Speak ``line``, or what the settings say instead. Raises the engine's errors."""
         one = self._conversation
-        engine = one.house.trunkline.engine
-        try:
-            await engine.run(line, plan, one.identity)
-        except asyncio.CancelledError:
-            if line.is_deserted:
-                raise ClientGone from None
-            raise
-        except (AllCandidatesFailed, Refused) as error:
-            if line.has_begun:
-                raise
-            notice = error.notice if isinstance(error, Refused) else ""
-            if not notice and not plan.apology:
-                raise
-            log_refusal(one.socket.id, refusal_of(error))
-            if notice:
-                line = SpokenLine(self._speaker)
-                line.push(notice)
-                line.end()
-                with contextlib.suppress(TrunklineError):  # refused too: the clip is left
-                    await engine.run(line, plan, one.identity)
-            if plan.apology and not line.has_begun:
-                line.play(read_clip(plan.apology, self._speaker.sample_rate))
-            elif not line.has_begun:
-                raise
+        self._speaker.begin()
+        await speak_line(one.house, ask, one.identity, line, one.options)

@@ -1,24 +1,18 @@
-"""A voice's side of the loop when the listener is at the other end of a socket.
+"""Where speech goes when the listener is at the other end of a socket.
 
-The line is that of the in-process door; what is added is where its audio goes, and that it goes no
-faster than the socket takes it and somebody can hear it.
+It goes no faster than the socket takes it and somebody can hear it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from livekit import rtc
-from livekit.agents import tts
 
 from ..core.models import Candidate
-from ..runtime.line import ProviderStream
 from ..runtime.livekit_compat import timed_transcript
-from ..runtime.speech_line import SpeechLine
-from .exchange import ClientGone
 from .speech_messages import text_of
 from .tts_messages import Alignment, Word, output_audio
 from .websocket import Socket
@@ -40,6 +34,7 @@ class Speaker:
     """
 
     def __init__(self, socket: Socket, sample_rate: int, *, whole_words: bool) -> None:
+        self.id = socket.id
         self.sample_rate = sample_rate
         self.serving: Candidate | None = None
         self._socket = socket
@@ -106,61 +101,3 @@ class Speaker:
         ahead = self._plays_until - self._clock() - _LEAD_SECONDS
         if ahead > 0:
             await asyncio.sleep(ahead)
-
-
-class SpokenLine(SpeechLine):
-    """An utterance, or its part by one voice, whose audio leaves before more is taken."""
-
-    def __init__(self, speaker: Speaker) -> None:
-        super().__init__(speaker, speaker, expressive=False)
-        self.is_deserted = False
-        """Whether it was cancelled because nobody is there to listen."""
-        self._speaker = speaker
-        self._waits = False
-
-    def open(self, candidate: Candidate) -> ProviderStream[tts.SynthesizedAudio]:
-        return _Flushing(super().open(candidate), self._flush)
-
-    async def _flush(self) -> None:
-        if not self._speaker.has_ready:
-            return
-        self._waits = True
-        try:
-            await self._speaker.flush()
-        except ClientGone:
-            # for the engine this is what it is when somebody hangs up: the work is called off
-            self.is_deserted = True
-            raise asyncio.CancelledError from None
-        finally:
-            self._waits = False
-        if self._owed is not None:  # while the client waited nothing was owed to it
-            self._owed = asyncio.get_running_loop().time()
-        if self.watch is not None:
-            self.watch.poke()
-
-    def owed_since(self) -> float | None:
-        return None if self._waits else super().owed_since()
-
-
-class _Flushing:
-    """A voice that lets the client take what there is before it goes on."""
-
-    def __init__(
-        self, voice: ProviderStream[tts.SynthesizedAudio], flush: Callable[[], Awaitable[None]]
-    ) -> None:
-        self._voice = voice
-        self._flush = flush
-
-    @property
-    def request_id(self) -> str:
-        return self._voice.request_id
-
-    def __aiter__(self) -> _Flushing:
-        return self
-
-    async def __anext__(self) -> tts.SynthesizedAudio:
-        await self._flush()
-        return await self._voice.__anext__()
-
-    def close(self) -> Coroutine[Any, Any, None] | None:
-        return self._voice.close()

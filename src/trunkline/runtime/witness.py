@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+from typing import Protocol
 
 from livekit import rtc
 from livekit.agents import stt
 from livekit.agents.vad import VAD, VADEventType
 
-from .audio_buffer import AudioBuffer
 from .livekit_segments import default_vad
 
 logger = logging.getLogger("trunkline")
@@ -19,15 +19,23 @@ _CERTAIN_SECONDS = 1.0
 """How much speech accuses also a second candidate."""
 
 
+class Held(Protocol):
+    """Audio that is kept; positions are nanoseconds from its beginning."""
+
+    @property
+    def pushed_ns(self) -> int: ...
+    def frames(self, since_ns: int) -> list[rtc.AudioFrame]: ...
+
+
 class Witness:
-    """Looks at the buffer of a stream, on suspicion only: a VAD all the time would cost 1 % of a
+    """Looks at the audio of a stream, on suspicion only: a VAD all the time would cost 1 % of a
     core.
 
     A cough that no candidate makes a word of must not take all of them down: little speech accuses
     only the first.
     """
 
-    def __init__(self, buffer: AudioBuffer, vad: VAD | None) -> None:
+    def __init__(self, buffer: Held, vad: VAD | None) -> None:
         self._buffer = buffer
         self._vad = vad
         self._accused_ns = -1

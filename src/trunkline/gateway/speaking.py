@@ -1,0 +1,126 @@
+"""A text spoken to a listener at the other end of a connection, by the plan that it asks for.
+
+The line is that of the in-process door; what is added is where its audio goes, and that it goes no
+faster than the connection takes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Protocol
+
+from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions, tts
+
+from ..core.models import Candidate, Identity, Plan
+from ..errors import AllCandidatesFailed, Refused, TrunklineError
+from ..runtime.audio import read_clip
+from ..runtime.line import ProviderStream
+from ..runtime.livekit_options import with_options
+from ..runtime.speech_line import SpeechLine, SpeechSink, VoiceOwner
+from .exchange import ClientGone
+from .flushing import Flushing
+from .plans import Ask
+from .refusal import log_refusal, refusal_of
+from .switchboard import Switchboard
+
+
+class Listener(SpeechSink, VoiceOwner, Protocol):
+    """Where the audio of an utterance goes; ``id`` is what the log calls the request."""
+
+    id: str
+    serving: Candidate | None
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether anything waits to be sent."""
+
+    async def flush(self) -> None:
+        """Send what is ready; waits while the client takes none. Raises ClientGone."""
+
+
+class SpokenLine(SpeechLine):
+    """An utterance, or its part by one voice, whose audio leaves before more is taken."""
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(listener, listener, expressive=False)
+        self.listener = listener
+        self.is_deserted = False
+        """Whether it was cancelled because nobody is there to listen."""
+        self._waits = False
+
+    def open(self, candidate: Candidate) -> ProviderStream[tts.SynthesizedAudio]:
+        return Flushing(super().open(candidate), self._flush)
+
+    async def _flush(self) -> None:
+        if not self.listener.has_ready:
+            return
+        self._waits = True
+        try:
+            await self.listener.flush()
+        except ClientGone:
+            # for the engine this is what it is when somebody hangs up: the work is called off
+            self.is_deserted = True
+            raise asyncio.CancelledError from None
+        finally:
+            self._waits = False
+        if self._owed is not None:  # while the client waited nothing was owed to it
+            self._owed = asyncio.get_running_loop().time()
+        if self.watch is not None:
+            self.watch.poke()
+
+    def owed_since(self) -> float | None:
+        return None if self._waits else super().owed_since()
+
+
+async def speak(
+    house: Switchboard,
+    ask: Ask,
+    identity: Identity,
+    line: SpokenLine,
+    options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
+) -> None:
+    """Speak what is pushed to ``line``, to its end. Raises the engine's errors and ClientGone.
+
+    A caller who has heard one voice fail keeps the other. Where nobody speaks, or a budget forbids
+    it, the settings may have a recording or a sentence that is heard instead.
+    """
+    listener, call, key = line.listener, identity.call, ask.key
+    with house.plans.lease(ask) as leased:
+        plan = house.voices.ordered(with_options(leased, options), call, key)
+        # it lasts as long as the text does; what the provider owes has deadlines of its own
+        plan = replace(plan, deadlines=replace(plan.deadlines, total=float("inf")))
+        try:
+            await house.trunkline.engine.run(line, plan, identity)
+        except asyncio.CancelledError:
+            if line.is_deserted:
+                raise ClientGone from None
+            raise
+        except (AllCandidatesFailed, Refused) as error:
+            if line.has_begun or not await _instead(house, plan, identity, line, error):
+                raise
+            log_refusal(listener.id, refusal_of(error))
+        if listener.serving is not None:
+            house.voices.note(listener.serving, leased, call, key)
+    await listener.flush()
+
+
+async def _instead(
+    house: Switchboard, plan: Plan, identity: Identity, line: SpokenLine, error: TrunklineError
+) -> bool:
+    """Let the listener hear what the settings have in place of the text; False without that."""
+    notice = error.notice if isinstance(error, Refused) else ""
+    if notice:
+        told = SpokenLine(line.listener)
+        told.push(notice)
+        told.end()
+        try:
+            await house.trunkline.engine.run(told, plan, identity)
+        except TrunklineError:  # refused too, or nobody is well: the text's refusal says why
+            if told.has_begun:
+                return True
+        else:
+            return True
+    if plan.apology:
+        line.play(read_clip(plan.apology, line.listener.sample_rate))
+    return bool(plan.apology)
