@@ -14,7 +14,7 @@ from livekit import rtc
 from livekit.agents import NOT_GIVEN, stt, utils
 from livekit.agents.vad import VAD, VADCapabilities, VADEvent, VADEventType, VADStream
 
-from ..core.models import Candidate, Deadlines, Modality, Plan, Usage
+from ..core.models import Candidate, Deadlines, Modality, Plan, Quality, Terms, Usage
 from ..errors import DeadlineExceeded, EmptyOutput, ProviderError, StreamCut
 from ..runtime.line import Line, ProviderStream
 from ..runtime.livekit_recogniser import Attended, PluginRecogniser, Recogniser
@@ -72,13 +72,13 @@ class RecordingLine(Line[stt.SpeechEvent]):
         self._committed_ns = self._opened_ns = 0
         self._owed = 0.0
         self._patience = 0.0
-        self._said = self._heard = self._untimed = False
+        self._said = self._heard = self._untimed = self._is_whole = False
 
     def open(self, candidate: Candidate) -> ProviderStream[stt.SpeechEvent]:
         if self._untimed:
             self._sink.forget()
             self._committed_ns, self._said, self._untimed = 0, False, False
-        self._opened_ns, self._heard = self._committed_ns, False
+        self._opened_ns, self._heard, self._is_whole = self._committed_ns, False, False
         speed = min(candidate.replay_speed or _SLOWEST, _SLOWEST)
         self._patience = (self._recording.pushed_ns - self._opened_ns) / 1e9 / speed
         self._owed = self._loop.time()
@@ -148,10 +148,14 @@ class RecordingLine(Line[stt.SpeechEvent]):
 
     def excuses(self, error: ProviderError) -> bool:
         """Silence has no words; and who has said all the words may end in any way it likes."""
-        return not self._owes and (self._said or isinstance(error, DeadlineExceeded | StreamCut))
+        self._is_whole = not self._owes and (
+            self._said or isinstance(error, DeadlineExceeded | StreamCut)
+        )
+        return self._is_whole
 
     def finish(self) -> None:
         """A clean end was judged when it came."""
+        self._is_whole = True
 
     async def _conclude(self) -> None:
         """Judge the end of a stream that its provider ended. Raises ProviderError."""
@@ -173,11 +177,19 @@ class RecordingLine(Line[stt.SpeechEvent]):
     def estimate(self, candidate: Candidate) -> Usage:
         return Usage(audio_in_ns=self._recording.pushed_ns - self._committed_ns)
 
+    def terms(self, candidate: Candidate) -> Terms:
+        language = candidate.ref.suffix or candidate.options.get("language")
+        return Terms(
+            mode="" if candidate.live.capabilities.streaming else "batch",
+            language=language if isinstance(language, str) else "",
+        )
+
     def metered(self) -> Metered:
         heard = self._recogniser
         if heard is None:
             return NOTHING
-        return Metered(Usage(audio_in_ns=heard.heard_ns), heard.quality)
+        # a plugin that is stopped keeps the last part of a chunk to itself
+        return Metered(heard.used, Quality.EXACT if self._is_whole else Quality.ESTIMATED)
 
 
 def patient(deadlines: Deadlines, recording: Recording) -> Deadlines:
