@@ -183,7 +183,11 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Identity(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Whose call an attempt belongs to. Never a raw caller id: sticky keys are hashed."""
+    """Whose call an attempt belongs to. Never a raw caller id: sticky keys are hashed.
+
+    ``room``, ``job`` and ``agent`` are LiveKit's. ``session`` is the id that a client of a network
+    door gives a stream; in process, where a call opens no such stream, it is empty.
+    """
 
     call: str
     org: str = "default"
