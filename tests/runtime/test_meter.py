@@ -62,38 +62,57 @@ class Trade:
     def bill(self) -> Usage:
         return total(line.units for line in self.double.bill)
 
+    def told(self, provider: str) -> tuple[Usage, Usage]:
+        """What was settled, and what was billed, by one of the vendors."""
+        settled = [one for one in self.settled if one.attempt.provider == provider]
+        bill = [line for line in self.double.bill if line.provider == provider]
+        return total(one.entry.usage for one in settled), total(line.units for line in bill)
+
     @property
     def cut(self) -> list[Settlement]:
         """What did not end well."""
         return [one for one in self.settled if one.attempt.outcome != "ok"]
 
 
+_PATHS = {"openai": "/v1", "elevenlabs": "/v1"}
+
+
 def total(parts: Any) -> Usage:
-    columns = list(zip(*(astuple(part) for part in parts), strict=True))
+    columns = list(zip(*(astuple(part) for part in [Usage(), *parts]), strict=True))
     return Usage(*(sum(column) for column in columns))
 
 
 @contextlib.asynccontextmanager
 async def trading(
-    place: Path, model: str, modality: str, seed: int, faults: bool
+    place: Path, model: str, modality: str, seed: int, faults: bool, behind: str = ""
 ) -> AsyncIterator[Trade]:
-    """One vendor behind its route "main" until the block ends; then all is settled and closed."""
+    """One vendor behind its route "main" until the block ends; then all is settled and closed.
+
+    The model ``behind`` it, if any, is another vendor's, where nothing fails.
+    """
     source = random.Random(seed)
-    vendor = model.split("/")[0]
-    provider = Provider(vendor, pace=PACE, answer=lambda _: sentence(source, 30))
-    rules = [
-        Rule(kind=kind, after=source.randint(0, 5), probability=ROUGH) for kind in FAULTS if faults
+    models = [model, *([behind] if behind else [])]
+    vendors = [one.split("/")[0] for one in models]
+    providers = [
+        Provider(vendor, pace=PACE, answer=lambda _: sentence(source, 30)) for vendor in vendors
     ]
-    async with Double.serve([provider], faults=rules, seed=seed) as double:
-        path = "/v1" if vendor in ("openai", "elevenlabs") else ""
+    rules = [
+        Rule(provider=vendors[0], kind=kind, after=source.randint(0, 5), probability=ROUGH)
+        for kind in FAULTS
+        if faults
+    ]
+    async with Double.serve(providers, faults=rules, seed=seed) as double:
         deadlines = dict.fromkeys(
             ("connect", "first_content", "idle"), DEADLINE if faults else PATIENCE
         )
         settings = {
             "version": 1,
-            "providers": {vendor: {"api_key": "k", "base_url": double.url(vendor) + path}},
+            "providers": {
+                vendor: {"api_key": "k", "base_url": double.url(vendor) + _PATHS.get(vendor, "")}
+                for vendor in vendors
+            },
             "routes": {
-                "main": {"modality": modality, "candidates": [model], "deadlines": deadlines}
+                "main": {"modality": modality, "candidates": models, "deadlines": deadlines}
             },
         }
         (place / "trunkline.yaml").write_text(json.dumps(settings))
@@ -257,6 +276,18 @@ async def test_characters_and_speech_are_those_of_the_bill(
     assert 0 <= trade.ours.audio_out_ns - trade.bill.audio_out_ns <= filled_ns * times
 
 
+@pytest.mark.parametrize("model", ["openai/tts-1", "openai/gpt-4o-mini-tts"])
+async def test_a_voice_asked_by_sentences_is_billed_as_asked(tmp_path: Path, model: str) -> None:
+    """By characters, or by the tokens that its plugin tells."""
+    async with trading(tmp_path, model, "tts", 1, faults=False) as trade:
+        await calls(trade, speak(barge=False), 3)
+    whole = {one.attempt.outcome for one in trade.settled} == {"ok"}
+    assert (trade.ours.characters == trade.bill.characters) or not whole
+    for unit in ("tokens_in", "tokens_out", "tokens_audio_out"):
+        assert getattr(trade.ours, unit) == getattr(trade.bill, unit) or not whole
+    assert any(one.attempt.outcome == "ok" for one in trade.settled)
+
+
 @pytest.mark.parametrize(("model", "filled_ns"), VOICES, ids=[model for model, _ in VOICES])
 @pytest.mark.parametrize(("times", "seed"), TIMES)
 async def test_of_cut_speech_no_character_is_forgotten(
@@ -309,3 +340,68 @@ async def test_of_cut_audio_the_error_is_bounded(
     error_ns = trade.bill.audio_in_ns - trade.ours.audio_in_ns
     bound_ns = LOST_NS * len(trade.cut)
     assert -bound_ns <= error_ns <= bound_ns + added_ns * len(trade.settled)
+
+
+FAILOVERS = [
+    ("tts", "cartesia/sonic-3", "deepgram/aura-2"),
+    ("stt", "cartesia/ink-whisper", "deepgram/nova-3"),
+]
+
+
+@pytest.mark.parametrize(("modality", "first", "second"), FAILOVERS)
+@pytest.mark.parametrize(("times", "seed"), TIMES)
+async def test_who_takes_over_is_billed_to_the_unit(
+    tmp_path: Path, times: int, seed: int, modality: str, first: str, second: str
+) -> None:
+    """The vendor that fails is bounded as above; the one behind it gets what is said again."""
+    call = speak(barge=False) if modality == "tts" else hear(barge=False)
+    async with trading(tmp_path, first, modality, seed, faults=True, behind=second) as trade:
+        await calls(trade, call, times)
+    behind = second.split("/")[0]
+    served = [one for one in trade.settled if one.attempt.provider == behind]
+    assert served
+    ours, bill = trade.told(behind)
+    # a call that gave up in the middle is cut there too, and then an estimate
+    if {one.entry.quality for one in served} == {Quality.EXACT}:
+        assert (ours.characters, ours.audio_in_ns) == (bill.characters, bill.audio_in_ns)
+    failed, invoice = trade.told(first.split("/")[0])
+    assert failed.characters >= invoice.characters
+    assert abs(failed.audio_in_ns - invoice.audio_in_ns) <= LOST_NS * len(trade.settled)
+
+
+async def test_a_connection_that_is_lost_in_use_is_counted(tmp_path: Path) -> None:
+    """Cartesia's plugin says of it what it says of a connection that never was."""
+    async with trading(tmp_path, "cartesia/ink-2", "stt", 1, faults=False) as trade:
+        trade.double.faults.add(Rule(kind="die", after=1))
+        await calls(trade, hear(barge=False), 2)
+    assert trade.bill.audio_in_ns
+    assert trade.ours.audio_in_ns >= trade.bill.audio_in_ns // 2
+    assert "stream_cut" in {one.attempt.outcome for one in trade.settled}
+
+
+@llm.function_tool
+async def book_a_table(day: str, guests: int, name: str) -> str:
+    """Book a table in the restaurant. Ask for the day and for the number of guests before."""
+    return "booked"
+
+
+async def cut_chat(trade: Trade, text: str, *tools: llm.Tool) -> int:
+    """The tokens in that are estimated for a chat that is left after its first word."""
+    context = llm.ChatContext.empty()
+    context.add_message(role="user", content=text)
+    model = inference.LLM("main")
+    async with model.chat(chat_ctx=context, tools=list(tools)) as stream:
+        async for _ in stream:
+            break
+    await model.aclose()
+    return trade.settled[-1].entry.usage.tokens_in
+
+
+async def test_an_estimate_has_tools_and_other_scripts_in_it(tmp_path: Path) -> None:
+    async with trading(tmp_path, "openai/gpt-4.1", "llm", 1, faults=False) as trade:
+        plain = await cut_chat(trade, "a table for two on friday, please")
+        tooled = await cut_chat(trade, "a table for two on friday, please", book_a_table)
+        chinese = await cut_chat(trade, "\u661f\u671f\u4e94" * 11)
+    assert {one.entry.quality for one in trade.settled} == {Quality.ESTIMATED}
+    assert tooled - plain >= 40  # the words of its description and of its parameters
+    assert chinese >= 33 * 1.5  # as many characters as the English has
