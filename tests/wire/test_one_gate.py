@@ -58,6 +58,7 @@ class Place:
 
     url: str
     http: aiohttp.ClientSession
+    spent: bool
     house: House | None = None
     connections: int = 0
     uses: list[int] = field(default_factory=list)
@@ -69,6 +70,20 @@ class Place:
             await self.count(use(thing))
         await thing.aclose()
 
+    async def warm(self, thing: Any) -> None:
+        """Warm ``thing`` up, as a session does with what it is given, and close it."""
+
+        async def warmed() -> None:
+            before, seconds = self.connections, 0.5 if self.spent else 30.0
+            thing.prewarm()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while self.connections == before:  # noqa: ASYNC110 - it has no event
+                        await asyncio.sleep(0.01)
+
+        await self.count(warmed())
+        await thing.aclose()
+
     async def count(self, use: Awaitable[object]) -> None:
         before = self.connections
         with contextlib.suppress(Exception):
@@ -77,7 +92,7 @@ class Place:
 
 
 @contextlib.asynccontextmanager
-async def listening() -> AsyncIterator[Place]:
+async def listening(*, spent: bool) -> AsyncIterator[Place]:
     """A provider's place at which every connection is counted, and closed."""
 
     async def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -86,7 +101,7 @@ async def listening() -> AsyncIterator[Place]:
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     async with server, aiohttp.ClientSession() as http, http_context.open():
-        place = Place(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", http)
+        place = Place(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", http, spent)
         yield place
 
 
@@ -180,11 +195,6 @@ async def recognized(ears: Any) -> None:
     await ears.recognize(sound(), conn_options=ONCE)
 
 
-async def warmed(thing: Any) -> None:
-    thing.prewarm()
-    await asyncio.sleep(0.5)
-
-
 # -- in process -----------------------------------------------------------------------------------
 
 
@@ -195,7 +205,7 @@ async def _(place: Place) -> None:
 
 @way("a model that is warmed up")
 async def _(place: Place) -> None:
-    await place.use(inference.LLM("openai/gpt-4.1"), warmed)
+    await place.warm(inference.LLM("openai/gpt-4.1"))
 
 
 @way("a recogniser")
@@ -230,7 +240,7 @@ async def _(place: Place) -> None:
 
 @way("a voice that is warmed up")
 async def _(place: Place) -> None:
-    await place.use(inference.TTS("cartesia/sonic-3", http_session=place.http), warmed)
+    await place.warm(inference.TTS("cartesia/sonic-3", http_session=place.http))
 
 
 @way("a route with an apology")
@@ -264,7 +274,7 @@ async def _(place: Place) -> None:
 @way("the model of a FallbackAdapter")
 async def _(place: Place) -> None:
     plugin = openai.LLM(base_url=place.url, api_key="key")
-    await place.use(trunkline.llm.FallbackAdapter([plugin]), chatted, warmed)
+    await place.use(trunkline.llm.FallbackAdapter([plugin]), chatted)
 
 
 @way("the recogniser of a FallbackAdapter")
@@ -277,16 +287,14 @@ async def _(place: Place) -> None:
 async def _(place: Place) -> None:
     plugin = cartesia.TTS(base_url=place.url, api_key="key", http_session=place.http)
     adapter = trunkline.tts.FallbackAdapter([plugin])
-    await place.use(adapter, spoke, synthesized, warmed)
+    await place.use(adapter, spoke, synthesized)
 
 
 @way("a gateway elsewhere")
 async def _(place: Place) -> None:
     remote: dict[str, Any] = {"base_url": place.url, "api_key": "key", "api_secret": "s" * 32}
     await place.use(inference.LLM("openai/gpt-4.1", **remote), chatted)
-    await place.use(
-        inference.TTS("cartesia/sonic-3", http_session=place.http, **remote), spoke, warmed
-    )
+    await place.use(inference.TTS("cartesia/sonic-3", http_session=place.http, **remote), spoke)
     await place.use(inference.STT("deepgram/nova-3", http_session=place.http, **remote), heard)
 
 
@@ -377,7 +385,7 @@ async def tried(place: Path, made: Way, *, spent: bool, door: bool = False) -> l
     if spent:
         spend(state)
     async with contextlib.AsyncExitStack() as stack:
-        there = await stack.enter_async_context(listening())
+        there = await stack.enter_async_context(listening(spent=spent))
         said = json.loads(json.dumps({**settings(there.url, spent=spent), "state": str(state)}))
         if door:
             there.house = await stack.enter_async_context(running(place, said))

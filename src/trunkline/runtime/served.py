@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,8 @@ from ..core.health import State, Transition
 from ..core.models import Candidate, Identity, Modality, Plan
 from .attempt import Engine
 from .prober import Prober
+
+logger = logging.getLogger("trunkline")
 
 Closing = Callable[[], Awaitable[None]]
 
@@ -88,11 +91,15 @@ class Served:
 
     async def warm_up(self, modality: Modality) -> None:
         """Have the first candidate open what it will need, unless the gate would refuse it."""
-        first = self.plan.candidates[0].live
-        if await self.engine.may_open(modality, self.identity()):
-            warming = first.prewarm()
+        first = self.plan.candidates[0]
+        if not await self.engine.may_open(modality, self.identity()):
+            return
+        try:
+            warming = first.live.prewarm()
             if warming is not None:  # the lean client's; a plugin's prewarm returns at once
                 await warming
+        except Exception:  # a plugin's boundary: without it the first request connects
+            logger.debug("%s was not warmed up", first, exc_info=True)
 
     @abstractmethod
     async def probe(self, candidate: Candidate, plan: Plan) -> None:
