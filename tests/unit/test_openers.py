@@ -50,8 +50,10 @@ class House:
     def __init__(self, sources: list[Source]) -> None:
         self.functions: list[Function] = []
         self.bases: dict[str, set[str]] = {}
+        self.imported: dict[str, set[str]] = {}
         for source in sources:
             if not source.path.startswith(APART):
+                self.imported[source.path] = {found.name for found in source.imports()}
                 self._read(source.path, source.tree, "", None)
 
     def _read(self, path: str, node: ast.AST, owner: str, inside: Function | None) -> None:
@@ -75,26 +77,48 @@ class House:
                     yield f"{function}: {ast.unparse(call.func)} opens a provider past the gate"
 
     def _is_behind(self, function: Function, above: list[Function]) -> bool:
-        """Whether only the engine, after it has reserved, leads to ``function``."""
+        """Whether only the engine, after it has reserved, leads to ``function``.
+
+        An object that is made behind the gate alone, such as a provider's stream, stays there.
+        """
         if function in above:
             return True
-        name = function.node.name
-        if name == "open" and "Line" in self._family(function.owner):
+        name, owner = function.node.name, function.owner
+        if name == "open" and "Line" in self._family(owner):
             return True
         if any(_last(call.func) == GATE for call in function.calls):
             return True
-        callers = [other for other in self.functions if self._calls(other, function)]
-        return bool(callers) and all(self._is_behind(o, [*above, function]) for o in callers)
+        ways = [self.made(function.path, owner or name)]
+        if owner and name != "__init__":
+            ways.append(self.called_by_self(function))
+        above = [*above, function]
+        return any(way and all(self._is_behind(o, above) for o in way) for way in ways)
 
-    def _calls(self, other: Function, function: Function) -> bool:
-        name = function.node.name
-        if not function.owner:
-            return any(_last(call.func) == name for call in other.calls)
-        if name in ("__init__", "__anext__"):
-            return any(_last(call.func) == function.owner for call in other.calls)
-        if not self._family(other.owner) & self._family(function.owner):
-            return False
-        return any(ast.unparse(call.func) == f"self.{name}" for call in other.calls)
+    def made(self, home: str, name: str) -> list[Function]:
+        """Who calls the function, or makes the class, ``name`` of the file ``home``."""
+        return [
+            function
+            for function in self.functions
+            if any(self._names(function.path, call.func, home, name) for call in function.calls)
+        ]
+
+    def called_by_self(self, method: Function) -> list[Function]:
+        """The methods of the same family that call ``method``."""
+        family, called = self._family(method.owner), f"self.{method.node.name}"
+        return [
+            function
+            for function in self.functions
+            if function is not method and self._family(function.owner) & family
+            if any(ast.unparse(call.func) == called for call in function.calls)
+        ]
+
+    def _names(self, path: str, called: ast.expr, home: str, name: str) -> bool:
+        """Whether what is ``called`` in ``path`` is the ``name`` of the file ``home``."""
+        module = home.rpartition("/")[2].removesuffix(".py")
+        known = self.imported[path]
+        if isinstance(called, ast.Attribute):
+            return called.attr == name and ast.unparse(called.value) == module and module in known
+        return _last(called) == name and (path == home or name in known)
 
     def _family(self, owner: str) -> set[str]:
         """A class with everything it comes from that is ours."""
@@ -181,7 +205,7 @@ def test_the_engine_reserves_before_it_opens() -> None:
         if any(ast.unparse(call.func) == "line.open" for call in function.calls)
     ]
     assert [str(function) for function in opening] == ["runtime/attempt.py Engine._open"]
-    attempts = [f for f in house.functions if house._calls(f, opening[0])]
+    attempts = house.called_by_self(opening[0])
     assert attempts
     for attempt in attempts:
         lines = {ast.unparse(call.func): call.lineno for call in attempt.calls}
