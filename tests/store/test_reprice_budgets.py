@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from trunkline.cli import app
+from trunkline.cli.app import app
 from trunkline.clock import new_id, now_ns
 from trunkline.compose import Trunkline, configure
 from trunkline.core.models import Attempt, Charge, Entry, Identity, Modality, Quality, Usage
