@@ -293,3 +293,25 @@ async def test_a_model_that_is_not_here_is_refused_on_the_upgrade(
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await house.connect("stt", model)
         assert refused.value.status == status
+
+
+async def test_a_stream_that_ends_lets_go_while_others_go_on(tmp_path: Path) -> None:
+    """They share a plugin: what waited until nobody uses it would wait for ever on a busy day."""
+    async with speech(tmp_path, stt=[NOVA]) as house:
+        plans, engine = house.gateway.house.plans, house.trunkline.engine
+        staying = await opened(house)
+        await staying.hear(heard(TEXT))
+        await staying.until("final_transcript")
+        before = len(engine._closing)
+        for _ in range(3):
+            leaving = await opened(house)
+            await leaving.hear(heard(TEXT))
+            await leaving.until("final_transcript")
+            await leaving.send("session.update", settings={"language": "en"})
+            await leaving.close()
+        await until(lambda: plans.in_use == 1)
+        await until(lambda: len(engine._closing) <= before)
+        await staying.hear(heard("How are you?"))
+        await staying.until("final_transcript")
+        assert staying.words() == [*WORDS, "how", "are", "you"]
+        await staying.close()

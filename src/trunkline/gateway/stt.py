@@ -14,7 +14,6 @@ from ..compose import Wanted
 from ..core.models import Identity, Modality, Plan
 from ..errors import TrunklineError, UsageError
 from ..runtime.livekit_errors import from_livekit
-from ..runtime.served import Closing
 from ..runtime.stt import STT
 from .endpointing import voice_activity
 from .plans import Ask
@@ -82,14 +81,15 @@ class Hearing:
         )
         self._is_own = False
         """Whether the options are this call's alone: an update may bring words that were said."""
-        plan, closing = self._leased(self._ask)
+        self._lease = contextlib.ExitStack()
+        vad = voice_activity()
         self._stt = STT(
             house.trunkline.engine,
-            plan,
+            self._leased(self._ask),
             lambda: identity,
             sample_rate=None,
-            vad=voice_activity(),
-            closing=closing,
+            vad=vad,
+            closing=None,
         )
         self._stream = self._stt.stream(conn_options=options_of(created.connection))
         self._transcripts = Transcripts(socket.id, lambda: str(self._stt.serving))
@@ -98,16 +98,17 @@ class Hearing:
         self._asked_to_end = False
         self._has_ended = False
 
-    def _leased(self, ask: Ask) -> tuple[Plan, Closing]:
-        """A plan that stays open until it is closed. Raises UsageError."""
+    def _leased(self, ask: Ask) -> Plan:
+        """The plan for ``ask`` instead of the one before. Raises UsageError.
+
+        What still hears by the one before goes on: the engine knows it.
+        """
         lease = contextlib.ExitStack()
         plans = self._house.plans
         plan = lease.enter_context(plans.own(ask) if self._is_own else plans.lease(ask))
-
-        async def closing() -> None:
-            lease.close()
-
-        return plan, closing
+        self._lease.close()
+        self._lease = lease
+        return plan
 
     async def run(self) -> None:
         """Serve until the client goes. Raises Refusal and the errors of the engine."""
@@ -119,11 +120,12 @@ class Hearing:
             self._house.plans.renewed.discard(self._renew)
             await self._stream.aclose()
             await self._stt.release()
+            self._lease.close()
 
     def _renew(self) -> None:
         """Follow a reload: the stream moves between two utterances."""
         try:
-            self._stt.swap(*self._leased(self._ask))
+            self._stt.swap(self._leased(self._ask), None)
         except UsageError as error:
             logger.warning("stream %s stays as it is: %s", self._socket.id, error)
 
@@ -195,7 +197,7 @@ class Hearing:
             return
         self._is_own = self._is_own or changes.extra is not None
         try:
-            self._stt.swap(*self._leased(ask))
+            self._stt.swap(self._leased(ask), None)
         except UsageError as error:
             logger.warning("stream %s ignores a session.update: %s", self._socket.id, error)
         else:

@@ -33,9 +33,12 @@ class Served:
     serving: Candidate
 
     def begin(
-        self, engine: Engine, plan: Plan, identity: Callable[[], Identity], closing: Closing
+        self, engine: Engine, plan: Plan, identity: Callable[[], Identity], closing: Closing | None
     ) -> None:
-        """Be served by ``plan``; ``closing`` closes what its candidates are made of."""
+        """Be served by ``plan``; ``closing`` closes what its candidates are made of.
+
+        None: they are shared, and whoever shares them closes them.
+        """
         self.engine = engine
         self.plan = plan
         self.identity = identity
@@ -63,12 +66,12 @@ class Served:
             others = (one for one in order if one is not candidate)
             self.plan = replace(self.plan, candidates=(candidate, *others))
 
-    def swap(self, plan: Plan, closing: Closing) -> None:
+    def swap(self, plan: Plan, closing: Closing | None) -> None:
         """Be served by ``plan`` from the next request on; the one in flight ends where it is.
 
         What served before is closed when nothing uses it any more.
         """
-        self.engine.retire(self.plan, self._closing)
+        self._retire()
         self.plan = plan
         self.serving = plan.candidates[0]
         self._closing = closing
@@ -128,7 +131,11 @@ class Served:
         """Serve no more; what did is closed as soon as nothing uses it."""
         self._unfollow()
         await self._prober.aclose()
-        self.engine.retire(self.plan, self._closing)
+        self._retire()
+
+    def _retire(self) -> None:
+        if self._closing is not None:
+            self.engine.retire(self.plan, self._closing)
 
     async def close(self) -> None:
         """Close everything that serves, bounded in time by the engine."""

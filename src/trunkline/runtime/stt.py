@@ -48,7 +48,7 @@ class STT(Served, stt.STT[Any]):
         *,
         sample_rate: int | None,
         vad: VAD | None,
-        closing: Callable[[], Awaitable[None]],
+        closing: Callable[[], Awaitable[None]] | None,
     ) -> None:
         stt.STT.__init__(self, capabilities=_together(plan))
         self.sample_rate = sample_rate
@@ -56,7 +56,7 @@ class STT(Served, stt.STT[Any]):
         self._open: set[RecognizeStream] = set()
         self.begin(engine, plan, identity, closing)
 
-    def swap(self, plan: Plan, closing: Callable[[], Awaitable[None]]) -> None:
+    def swap(self, plan: Plan, closing: Callable[[], Awaitable[None]] | None) -> None:
         """Be served by ``plan``; open streams follow between two utterances."""
         super().swap(plan, closing)
         for stream in self._open:
