@@ -62,6 +62,10 @@ class FakeLLM(llm.LLM[Any]):
     def provider(self) -> str:
         return "fake"
 
+    @property
+    def asked(self) -> int:
+        return self.chats
+
     def chat(self, *, chat_ctx: Any, tools: Any, conn_options: Any, **_: Any) -> llm.LLMStream:
         self.chats += 1
         return _FakeChat(self, chat_ctx=chat_ctx, tools=tools, conn_options=conn_options)
@@ -107,12 +111,13 @@ class FakeTTS(tts.TTS[Any]):
         super().__init__(
             capabilities=tts.TTSCapabilities(streaming=True), sample_rate=rate, num_channels=1
         )
-        self.steps, self.texts = steps, list[str]()
+        self.steps, self.texts, self.asked = steps, list[str](), 0
 
     def synthesize(self, text: str, *, conn_options: Any) -> tts.ChunkedStream:
         return self._synthesize_with_stream(text, conn_options=conn_options)
 
     def stream(self, *, conn_options: APIConnectOptions) -> tts.SynthesizeStream:
+        self.asked += 1
         return _FakeSpeech(tts=self, conn_options=conn_options)
 
 

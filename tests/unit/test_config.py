@@ -196,6 +196,22 @@ MISTAKES = [
     ),
     ("routes: {auto: {modality: tts, candidates: [flite]}}", '"auto" means the stack "default"'),
     (
+        "routes: {r: {modality: stt, candidates: [pocketsphinx, pocketsphinx], hedge: {after: 1}}}",
+        "2: routes.r.hedge: means nothing for stt",
+    ),
+    (
+        "routes: {r: {modality: tts, candidates: [flite], hedge: {after: 1}}}",
+        "2: routes.r.hedge: needs a second candidate",
+    ),
+    *(
+        (
+            "routes: {r: {modality: tts, candidates: [flite, espeak], "
+            f"hedge: {{share: {share}}}}}}}",
+            "2: routes.r.hedge.share: must be a part, above 0 and at most 1",
+        )
+        for share in ("0", "1.1", "-1", ".nan", "many")
+    ),
+    (
         "routes: {r: {modality: llm, candidates: [{model: openai, voice: x}]}}",
         "2: routes.r.candidates[0].voice: means nothing for llm",
     ),

@@ -33,7 +33,10 @@ KEYS = [
     "providers.<name>.<credential>",
     "routes",
     *(f"routes.<name>.{key}" for key in ("modality", "candidates", "deadlines", "after_output")),
-    *(f"routes.<name>.{key}" for key in ("probe", "apology")),
+    *(
+        f"routes.<name>.{key}"
+        for key in ("probe", "apology", "hedge", "hedge.after", "hedge.share")
+    ),
     *(f"routes.<name>.candidates[].{key}" for key in ("model", "voice", "language", "options")),
     *(f"routes.<name>.deadlines.{key}" for key in ("connect", "first_content", "idle", "total")),
     "routes.<name>.deadlines.adaptive",

@@ -17,7 +17,8 @@ from ..catalog import (
     provider,
     served_by,
 )
-from ..core.models import AfterOutput, Deadlines, Modality, ProbeInput
+from ..core.budgets import MILLION
+from ..core.models import AfterOutput, Deadlines, Hedge, Modality, ProbeInput
 from ..core.names import did_you_mean
 from ..errors import ConfigError, UnknownModel, UsageError
 from .environment import configured, gateway_keys, installed, keyless, looked_up, stacks
@@ -237,6 +238,9 @@ class _File:
             self._means_something("after_output", {Modality.LLM, Modality.TTS}, modality, fields)
             self._means_something("probe", {Modality.LLM}, modality, fields)
             self._means_something("apology", {Modality.LLM, Modality.TTS}, modality, fields)
+            self._means_something("hedge", {Modality.LLM, Modality.TTS}, modality, fields)
+            if "hedge" in fields and len(listed) == 1:
+                self._problems.at(fields["hedge"].node, "needs a second candidate")
             found[name] = Route(
                 name,
                 modality,
@@ -245,6 +249,7 @@ class _File:
                 after.value if after else after_output_of(modality),
                 fields["probe"].value if "probe" in fields else ProbeInput.TINY,
                 fields["apology"].value if "apology" in fields else "",
+                _hedge(fields.get("hedge")),
             )
         return found
 
@@ -374,6 +379,14 @@ class _File:
             self._problems.at(node, f"{node} gives nothing that is known here")
         else:
             self._problems.at(node, str(error))
+
+
+def _hedge(read: Read | None) -> Hedge | None:
+    if read is None:
+        return None
+    fields: Mapping[str, Read] = read.value
+    share = fields["share"].value / MILLION if "share" in fields else Hedge().share
+    return Hedge(fields["after"].value if "after" in fields else None, share)
 
 
 def _project(read: Read | None) -> tuple[str, str]:

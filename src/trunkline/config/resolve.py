@@ -123,6 +123,7 @@ def _routed(settings: Settings, name: str, modality: Modality, *, stack: str = "
         stack=stack,
         probe=route.probe,
         apology=route.apology,
+        hedge=route.hedge,
     )
 
 

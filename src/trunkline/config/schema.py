@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from ..core.models import AfterOutput, Deadlines, Modality, ProbeInput
-from .schema_gate import BUDGETS, LIMITS
+from ..core.models import AfterOutput, Deadlines, Hedge, Modality, ProbeInput
+from .schema_gate import BUDGETS, LIMITS, Share
 from .schema_kinds import (
     Key,
     Listed,
@@ -56,6 +56,20 @@ _CANDIDATE = Section(
         "options": Key(Plain(), "arguments of the provider's class or chat", "none"),
     }
 )
+_HEDGE = Section(
+    {
+        "after": Key(
+            Seconds(),
+            "without content, after which the next candidate is asked as well",
+            "the first one's recent p95",
+        ),
+        "share": Key(
+            Share(),
+            "the part of the route's requests that may be asked twice",
+            f"{Hedge().share:g}",
+        ),
+    }
+)
 _ROUTE = Section(
     {
         "modality": Key(OneOf(Modality), "what the route is for", required=True),
@@ -69,6 +83,11 @@ _ROUTE = Section(
             OneOf(AfterOutput),
             "what a failure means once output has left",
             "`stop` for llm, else `continue`",
+        ),
+        "hedge": Key(
+            _HEDGE,
+            "ask the next candidate as well when the first is slow to begin (llm, tts)",
+            "never",
         ),
         "probe": Key(
             OneOf(ProbeInput),

@@ -69,7 +69,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Share:
-    """A part of an amount, in millionths."""
+    """A part of something, in millionths."""
 
     label: str = "above 0, to 1"
 
@@ -83,7 +83,7 @@ class Share:
         if 0 < share <= MILLION:
             return Read(share, node)
         told = f", and is {node}" if isinstance(node, Scalar) else ""
-        problems.at(node, f"must be a part of the amount, above 0 and at most 1{told}")
+        problems.at(node, f"must be a part, above 0 and at most 1{told}")
         return None
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from ..core.budgets import Budget
 from ..core.limits import Limit
-from ..core.models import AfterOutput, Deadlines, Modality, ModelRef, ProbeInput
+from ..core.models import AfterOutput, Deadlines, Hedge, Modality, ModelRef, ProbeInput
 
 
 class Secret:
@@ -119,6 +119,7 @@ class Route:
     after_output: AfterOutput
     probe: ProbeInput = ProbeInput.TINY
     apology: str = ""
+    hedge: Hedge | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,10 @@ class Modality(StrEnum):
 
 
 class Purpose(StrEnum):
-    """Why an attempt was made; each costs, only ``SERVE`` and a winning ``HEDGE`` are heard."""
+    """Why an attempt was made; each costs, only ``SERVE`` is heard.
+
+    ``HEDGE`` is an attempt beside another one that had content first.
+    """
 
     SERVE = "serve"
     HEDGE = "hedge"
@@ -98,6 +101,18 @@ class Deadlines:
     adaptive: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Hedge:
+    """When the next candidate is asked as well, while the first has not begun to answer.
+
+    ``after`` seconds; None: after the first one's recent p95, and not at all while that is unknown.
+    ``share`` bounds the duplicates to that part of a route's requests.
+    """
+
+    after: float | None = None
+    share: float = 0.1
+
+
 class AfterOutput(StrEnum):
     """What a failure means once output has left."""
 
@@ -160,6 +175,7 @@ class Plan:
     route: str = ""
     stack: str = ""
     variant: str = ""
+    hedge: Hedge | None = None
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -52,6 +52,9 @@ class SpokenLine(SpeechLine):
     def open(self, candidate: Candidate) -> ProviderStream[tts.SynthesizedAudio]:
         return Flushing(super().open(candidate), self._flush)
 
+    def rival(self) -> None:
+        """None: what two voices make would have to wait for one socket."""
+
     async def _flush(self) -> None:
         if not self.listener.has_ready:
             return
@@ -64,10 +67,7 @@ class SpokenLine(SpeechLine):
             raise asyncio.CancelledError from None
         finally:
             self._waits = False
-        if self._owed is not None:  # while the client waited nothing was owed to it
-            self._owed = asyncio.get_running_loop().time()
-        if self.watch is not None:
-            self.watch.poke()
+        self.forgive()
 
     def owed_since(self) -> float | None:
         return None if self._waits else super().owed_since()

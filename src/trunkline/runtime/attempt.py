@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any, TypeVar
 
 from ..clock import monotonic_ns, new_id, now_ns
 from ..core.events import Failover
@@ -33,10 +34,13 @@ from ..store.process import own
 from .deadline import Watch
 from .gate import Gate
 from .health import HealthBook
+from .hedge import ALONE, Allowance, Outrun, Race, Side
 from .line import Line, Out, ProviderStream
 from .meter import NOTHING
 
 logger = logging.getLogger("trunkline")
+
+T = TypeVar("T")
 
 _CLOSE_SECONDS = 5.0
 
@@ -59,11 +63,12 @@ class Engine:
         self._gate = gate
         self._failed_over = failed_over
         self._routed = routed
+        self._hedges = Allowance()
         self._begin()
         own(self)
 
     def _begin(self) -> None:
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[Any]] = set()
         self._standing: set[asyncio.Task[None]] = set()
         self._in_use: Counter[int] = Counter()
         self._waiting: list[asyncio.Future[None]] = []
@@ -90,6 +95,22 @@ class Engine:
         """
         if purpose is Purpose.SERVE:
             plan = await self._affordable(line.modality, plan, identity)
+        races: list[Race[Out]] = []
+        try:
+            return await self._serve(
+                line, plan, partial(_new_attempt, line, plan, identity, turn, purpose), races
+            )
+        finally:
+            for race in races:
+                race.stop()
+
+    async def _serve(
+        self,
+        line: Line[Out],
+        plan: Plan,
+        made: Callable[[Candidate, int], Attempt],
+        races: list[Race[Out]],
+    ) -> bool:
         causes: list[tuple[str, ProviderError]] = []
         failed: tuple[Candidate, Attempt] | None = None
         for index, candidate in enumerate(self._schedule(plan, causes)):
@@ -97,9 +118,17 @@ class Engine:
                 self._tell(failed[1], candidate)
             if index >= len(plan.candidates):
                 await asyncio.sleep(plan.retry_pause)
-            attempt = _new_attempt(line, plan, candidate, identity, turn, index, purpose)
+            running = next((r for r in races if r.is_on and r.candidate is candidate), None)
+            attempt = running.attempt if running is not None else made(candidate, index)
             try:
-                served = await self._attempt(line, plan, candidate, attempt)
+                if running is not None:
+                    races.clear()
+                    return await running.result()
+                races += self._races(line, plan, attempt, made) if index == 0 else ()
+                side = races[0] if races and index == 0 else ALONE
+                return await self._attempt(line, plan, candidate, attempt, side)
+            except Outrun:
+                continue  # by the next candidate, whose attempt is ahead
             except ProviderError as error:
                 causes.append((str(candidate), error))
                 logger.warning(
@@ -112,8 +141,6 @@ class Engine:
                 if not line.may_continue(plan):
                     raise
                 failed = candidate, attempt
-            else:
-                return served
         raise AllCandidatesFailed(causes)
 
     async def may_open(self, modality: Modality, identity: Identity) -> bool:
@@ -154,7 +181,12 @@ class Engine:
         )
 
     async def _attempt(
-        self, line: Line[Out], plan: Plan, candidate: Candidate, attempt: Attempt
+        self,
+        line: Line[Out],
+        plan: Plan,
+        candidate: Candidate,
+        attempt: Attempt,
+        side: Side = ALONE,
     ) -> bool:
         """Try one candidate to its end; False when the line moved. Raises its ProviderError."""
         attempt.terms = line.terms(candidate)
@@ -170,32 +202,32 @@ class Engine:
             stream = self._open(line, candidate)
             self._gate.follow(attempt, line.metered, watch.interrupt)
             watch.poke()
+            side.opened()
             async for out in stream:
                 if line.deliver(out):
                     watch.content()
                     if attempt.first_output_after_ns is None:
                         attempt.first_output_after_ns = monotonic_ns() - begun
+                        side.ahead()
                         await asyncio.sleep(0)  # the caller waits for this: let it go out now
             watch.stop()
             line.finish()
+            if attempt.first_output_after_ns is None:
+                side.ahead()
         except asyncio.CancelledError:
             if watch.reason is None or task.uncancel() > 0:
                 attempt.outcome = "cancelled"
                 raise
-            if isinstance(watch.reason, Refused):
-                attempt.outcome = "refused"
-                self._gate.expect_notice(attempt, watch.reason)
-                raise watch.reason from None
-            if not isinstance(watch.reason, ProviderError):
-                attempt.outcome = "moved"
+            error = self._called_off(attempt, watch.reason)
+            if error is None:
                 return False
-            error = watch.reason
         except UsageError as unusable:
             error = RequestRejected(str(unusable))
         except ProviderError as failure:
             error = failure
         finally:
             watch.stop()
+            side.ended()
             line.watch = None
             if error is not None and line.excuses(error):
                 error = None
@@ -205,6 +237,45 @@ class Engine:
         if error is not None:
             raise error
         return True
+
+    def _races(
+        self,
+        line: Line[Out],
+        plan: Plan,
+        attempt: Attempt,
+        made: Callable[[Candidate, int], Attempt],
+    ) -> Iterator[Race[Out]]:
+        """The race of the first candidate with the next, where the plan wants one."""
+        hedge = plan.hedge
+        if hedge is None or attempt.purpose is not Purpose.SERVE:
+            return
+        self._hedges.ask(plan.route, hedge.share)
+        first, *others = self.health.order(plan.candidates)
+        seconds = hedge.after or self.health.latency_p95(first.key)
+        if seconds is None or not others or not self.health.allows(others[0].key):
+            return
+        second = made(others[0], 1)
+        second.purpose = Purpose.HEDGE
+
+        def run(rival: Line[Out], side: Side) -> asyncio.Task[bool]:
+            return self._spawn(self._attempt(rival, plan, others[0], second, side))
+
+        may_start = partial(self._hedges.take, plan.route)
+        yield Race(line, seconds, (attempt, second), others[0], run, may_start)
+
+    def _called_off(self, attempt: Attempt, reason: TrunklineError) -> ProviderError | None:
+        """The error that our interruption is, None when the line moved. Raises what is neither."""
+        if isinstance(reason, ProviderError):
+            return reason
+        attempt.outcome = "moved"
+        if isinstance(reason, Refused):
+            attempt.outcome = "refused"
+            self._gate.expect_notice(attempt, reason)
+            raise reason from None
+        if isinstance(reason, Outrun):
+            attempt.outcome = "cancelled"
+            raise reason from None
+        return None
 
     def _open(self, line: Line[Out], candidate: Candidate) -> ProviderStream[Out]:
         try:
@@ -277,7 +348,7 @@ class Engine:
             finally:
                 self._release(live)
 
-        self._background(close())
+        self._spawn(close())
 
     def _release(self, live: int) -> None:
         self._in_use[live] -= 1
@@ -299,12 +370,14 @@ class Engine:
                 await released
             await closing()
 
-        self._background(retired())
+        self._spawn(retired())
 
-    def _background(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run ``work``, which ends soon, in a task that ``settled`` waits for."""
         task = asyncio.get_running_loop().create_task(work)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+        return task
 
     def stand(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run ``work`` until it ends by itself, is cancelled, or the engine closes."""
@@ -338,11 +411,11 @@ async def _ends(closing: Coroutine[None, None, None]) -> bool:
 def _new_attempt(
     line: Line[Out],
     plan: Plan,
-    candidate: Candidate,
     identity: Identity,
     turn: str,
-    index: int,
     purpose: Purpose,
+    candidate: Candidate,
+    index: int,
 ) -> Attempt:
     return Attempt(
         id=new_id(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import msgspec
@@ -12,6 +12,7 @@ from livekit.agents.inference.llm import supports_prompt_cache_breakpoints
 
 from ..core.models import Candidate, Plan
 from .chat import ChatDelta, ChatRequest
+from .hedge import Held
 from .line import ProviderStream
 from .livekit_chat import PluginChat, function_schemas, plugin_chat, prompt_texts, to_chunk
 from .text_line import TextLine
@@ -31,6 +32,19 @@ class ChatSink(Protocol):
     def send(self) -> Callable[[llm.ChatChunk], object]: ...
 
 
+class _HeldSink:
+    """The sink of an attempt that may come to nothing."""
+
+    def __init__(self, sink: ChatSink, held: Held) -> None:
+        self.chat_ctx = sink.chat_ctx
+        self.tools = sink.tools
+        self._sink = sink
+        self._held = held
+
+    def send(self, chunk: llm.ChatChunk) -> None:
+        self._held.keep(partial(self._sink.send, chunk))
+
+
 class ChatLine(TextLine):
     """A chat whose context and whose answer are LiveKit's."""
 
@@ -47,6 +61,22 @@ class ChatLine(TextLine):
         self._serves = serves
         self._params = params
         self._breakpoints = breakpoints
+        self._held = Held()
+
+    def rival(self) -> ChatLine:
+        held, serves = Held(), self._serves
+        made = ChatLine(
+            _HeldSink(self._sink, held),
+            self._plan,
+            lambda candidate: held.keep(partial(serves, candidate)),
+            self._params,
+            self._breakpoints,
+        )
+        made._held = held
+        return made
+
+    def wins(self) -> None:
+        self._held.release()
 
     def ask(self, candidate: Candidate, continued: str) -> ProviderStream[ChatDelta]:
         self._serves(candidate)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from ..core.models import Candidate, Modality, Plan, Terms, Usage
 from ..errors import ProviderError, TrunklineError
@@ -77,6 +77,22 @@ class Line(ABC, Generic[Out]):
     def terms(self, candidate: Candidate) -> Terms:
         """What the price of ``candidate`` depends on: as asked for, then as the provider told."""
         return Terms()
+
+    def rival(self) -> Self | None:
+        """A line for a second attempt at the same request; None where there can be none.
+
+        It holds back what it delivers until ``wins``.
+        """
+        return None
+
+    def feed(self, *sides: Self) -> None:
+        """Hand the input that comes on to the attempts of these lines, itself or a rival."""
+
+    def wins(self) -> None:
+        """As a rival: let out what was held back, and hold back nothing more."""
+
+    def adopt(self, rival: Self) -> None:
+        """Go on from where ``rival`` is, whose attempt has ended."""
 
     def estimate(self, candidate: Candidate) -> Usage:
         """The most that an attempt at ``candidate`` may use, as far as that is known before it."""

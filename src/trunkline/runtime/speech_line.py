@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, Self
 
 from livekit import rtc
 from livekit.agents import tts
@@ -15,6 +17,7 @@ from ..core.models import AfterOutput, Candidate, Modality, Plan, Quality, Usage
 from ..core.speech import Alignment, Pace, Script, holds_sentence, is_speakable, resume_at
 from ..errors import DeadlineExceeded, EmptyOutput, ProtocolViolation, StreamCut
 from .audio import Resampler, is_silent, silence
+from .hedge import Held
 from .learnt import Learnt
 from .line import Line, ProviderStream
 from .livekit_compat import (
@@ -50,6 +53,53 @@ class VoiceOwner(Protocol):
     def serves(self, candidate: Candidate) -> None: ...
 
 
+class _HeldSink:
+    """The sink of an attempt that may come to nothing."""
+
+    def __init__(self, sink: SpeechSink, held: Held) -> None:
+        self._sink = sink
+        self._held = held
+
+    def send(self, frame: rtc.AudioFrame, segment: str, *, final: bool = False) -> None:
+        self._held.keep(partial(self._sink.send, frame, segment, final=final))
+
+    def mark_started(self, at: float) -> None:
+        self._held.keep(partial(self._sink.mark_started, at))
+
+
+class _HeldOwner:
+    """Told who serves once it is known that it does."""
+
+    def __init__(self, owner: VoiceOwner, held: Held) -> None:
+        self.sample_rate = owner.sample_rate
+        self._owner = owner
+        self._held = held
+
+    def serves(self, candidate: Candidate) -> None:
+        self._held.keep(partial(self._owner.serves, candidate))
+
+
+@dataclass(slots=True)
+class _Take:
+    """What one attempt has made of the text: the line goes on from the last one's.
+
+    ``owed`` is the loop time since which audio is due; ``plays_until`` when a listener has heard
+    all there is, ``starved`` the seconds that he had to wait for it.
+    """
+
+    resampler: Resampler
+    alignment: Alignment
+    opened_at: int = 0
+    pace: Pace = field(default_factory=Pace)
+    voice: PluginVoice | None = None
+    owed: float | None = None
+    plays_until: float = 0.0
+    starved: float = 0.0
+    attempt_ns: int = 0
+    is_whole: bool = False
+    is_garbled: bool = False
+
+
 class SpeechLine(Line[tts.SynthesizedAudio]):
     """The input log is the text; the commit is how much of it has been spoken.
 
@@ -66,19 +116,11 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
         self._script = Script()
         self._ended = self._is_cut = False
         self._arrived = asyncio.Event()
-        self._voice: PluginVoice | None = None
-        self._resampler = Resampler(owner.sample_rate)
         self._segment = new_id()
-        self._pace = Pace()
-        self._opened_at = 0
-        self._alignment = Alignment(self._script, 0)
-        self._owed: float | None = None
-        self._plays_until = 0.0
-        self._starved = 0.0
         self._before_ns = 0
-        self._attempt_ns = 0
-        self._is_whole = False
-        self._is_garbled = False
+        self._take = _Take(Resampler(owner.sample_rate), Alignment(self._script, 0))
+        self._held = Held()
+        self._sides: list[SpeechLine] = [self]
 
     @property
     def _text(self) -> str:
@@ -92,74 +134,113 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
     def push(self, text: str) -> None:
         self._script.push(text)
         self._is_cut = False
-        if self._voice is not None:
-            self._voice.push_text(text)
-            self._look()
-        elif is_speakable(text):
+        for side in self._sides:
+            side._say(text)
+        if is_speakable(text):
             self._arrived.set()
+
+    def _say(self, text: str) -> None:
+        self._is_cut = False
+        if self._take.voice is not None:
+            self._take.voice.push_text(text)
+            self._look()
 
     def release(self) -> None:
         """The text so far is whole sentences: it can be said without waiting for more."""
         self._is_cut = True
-        if self._voice is not None:
-            self._voice.release()
+        for side in self._sides:
+            side._is_cut = True
+            if side._take.voice is not None:
+                side._take.voice.release()
 
     def flush(self) -> None:
-        if self._voice is not None:
-            self._voice.flush()
+        for side in self._sides:
+            if side._take.voice is not None:
+                side._take.voice.flush()
 
     def end(self) -> None:
         self._ended = True
         self._arrived.set()
-        if self._voice is not None:
-            self._voice.end_input()
+        for side in self._sides:
+            side._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._take.voice is not None:
+            self._take.voice.end_input()
             self._look()
 
+    def rival(self) -> SpeechLine | None:
+        held = Held()
+        made = SpeechLine(
+            _HeldSink(self._sink, held),
+            _HeldOwner(self._owner, held),
+            expressive=self._expressive,
+        )
+        made._script, made._segment, made._held = self._script, self._segment, held
+        made._ended, made._is_cut = self._ended, self._is_cut
+        made._take.alignment = Alignment(self._script, 0)
+        return made
+
+    def feed(self, *sides: Self) -> None:
+        self._sides = list(sides)
+
+    def wins(self) -> None:
+        self._held.release()
+
+    def adopt(self, rival: Self) -> None:
+        self._take, self._before_ns = rival._take, rival._before_ns
+        self.feed(self)
+
     def open(self, candidate: Candidate) -> ProviderStream[tts.SynthesizedAudio]:
-        self._opened_at = self._commit()
-        self._before_ns += self._attempt_ns
-        self._attempt_ns, self._owed = 0, None
-        self._plays_until = self._starved = 0.0
-        self._is_garbled = False
-        self._alignment = Alignment(self._script, self._opened_at)
-        self._pace = _paces.about(candidate)
+        at = self._commit()
+        self._before_ns += self._take.attempt_ns
+        alignment, pace = Alignment(self._script, at), _paces.about(candidate)
+        self._take = _Take(self._take.resampler, alignment, at, pace)
         self._owner.serves(candidate)
         set_expressive(candidate.live, self._expressive)
         voice = PluginVoice(candidate.live, expressive=self._expressive)
-        voice.push_text(self._text[self._opened_at :])
+        voice.push_text(self._text[self._take.opened_at :])
         if self._ended:
             voice.end_input()
         elif self._is_cut:
             voice.release()
-        self._voice = voice
+        self._take.voice = voice
         self._look()
         return voice
 
     def _commit(self) -> int:
         """Where in the log the words not yet spoken begin."""
-        if not self._attempt_ns or self._is_garbled:
-            return self._opened_at
+        if not self._take.attempt_ns or self._take.is_garbled:
+            return self._take.opened_at
         return resume_at(self._text, self._spoken(surely=True))
 
     def _spoken(self, *, surely: bool = False) -> float:
         """Characters of the log heard so far; ``surely``, at least."""
-        seconds = self._attempt_ns / 1e9
-        if self._alignment:
-            return self._alignment.spoken(seconds, self._pace, surely=surely)
-        letters = self._pace.spoken(seconds, surely=surely)
-        return self._script.reached(self._opened_at, letters)
+        seconds = self._take.attempt_ns / 1e9
+        if self._take.alignment:
+            return self._take.alignment.spoken(seconds, self._take.pace, surely=surely)
+        letters = self._take.pace.spoken(seconds, surely=surely)
+        return self._script.reached(self._take.opened_at, letters)
 
     def _look(self) -> None:
         """A voice owes audio once it has a whole sentence it has not spoken, or all there is."""
-        if self._owed is None:
+        if self._take.owed is None:
             waiting = self._text[int(self._spoken()) :]
             if is_speakable(waiting) and (self._ended or holds_sentence(waiting)):
-                self._owed = asyncio.get_running_loop().time()
+                self._take.owed = asyncio.get_running_loop().time()
                 if self.watch is not None:
                     self.watch.poke()
 
+    def forgive(self) -> None:
+        """Count what is owed from now on: until here nobody could have taken it."""
+        if self._take.owed is not None:
+            self._take.owed = asyncio.get_running_loop().time()
+        if self.watch is not None:
+            self.watch.poke()
+
     def deliver(self, out: tts.SynthesizedAudio) -> bool:
-        frame, voice = out.frame, self._voice
+        frame, voice = out.frame, self._take.voice
         assert voice is not None
         timed = timed_transcript(frame)
         if timed:
@@ -167,23 +248,27 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
         length_ns = audio_ns(frame.samples_per_channel, frame.sample_rate)
         self._play(length_ns / 1e9)
         self._sink.mark_started(voice.text_sent_at())
-        self._attempt_ns += length_ns
+        self._take.attempt_ns += length_ns
         words = self._align(timed)
-        for sent in self._resampler.push(frame):
+        for sent in self._take.resampler.push(frame):
             if words:
                 set_timed_transcript(sent, words)
                 words = ()
             self._sink.send(sent, self._segment)
         if is_silent(frame):
             return False
-        self._owed = None
+        self._take.owed = None
         self._look()
         return True
 
     def _check_piece(self) -> None:
         """A voice that speaks sentence by sentence goes on: it must have finished the last one."""
-        alignment = self._alignment
-        if self._judges and alignment and alignment.falls_short(self._attempt_ns / 1e9, self._pace):
+        alignment = self._take.alignment
+        if (
+            self._judges
+            and alignment
+            and alignment.falls_short(self._take.attempt_ns / 1e9, self._take.pace)
+        ):
             raise StreamCut("the voice left out the end of a sentence")
 
     def _play(self, seconds: float) -> None:
@@ -192,20 +277,20 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
         A voice slower than speech is never idle for long, and nobody can listen to it.
         """
         now = asyncio.get_running_loop().time()
-        if self._owed is not None and self._plays_until:
-            self._starved += max(0.0, now - max(self._owed, self._plays_until))
-            if self.watch is not None and self._starved > self.watch.idle:
+        if self._take.owed is not None and self._take.plays_until:
+            self._take.starved += max(0.0, now - max(self._take.owed, self._take.plays_until))
+            if self.watch is not None and self._take.starved > self.watch.idle:
                 raise DeadlineExceeded("idle", self.watch.idle)
-        self._plays_until = max(now, self._plays_until) + seconds
-        if self._plays_until - now > _AHEAD_SECONDS:
-            self._starved = 0.0
+        self._take.plays_until = max(now, self._take.plays_until) + seconds
+        if self._take.plays_until - now > _AHEAD_SECONDS:
+            self._take.starved = 0.0
 
     def _align(self, words: Sequence[TimedString]) -> Sequence[TimedString]:
         """Take note of word timings; return them in the time of the whole utterance."""
         for word in words:
             if isinstance(word.start_time, float | int):
                 end = word.end_time if isinstance(word.end_time, float | int) else None
-                self._alignment.add(word, word.start_time, end)
+                self._take.alignment.add(word, word.start_time, end)
         if words and self._before_ns:
             return shifted(words, self._before_ns / 1e9)
         return words
@@ -213,7 +298,7 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
     @property
     def has_begun(self) -> bool:
         """Whether any audio has left for the agent."""
-        return bool(self._before_ns or self._attempt_ns)
+        return bool(self._before_ns or self._take.attempt_ns)
 
     def play(self, clip: list[rtc.AudioFrame]) -> None:
         """Send recorded audio in place of what nobody spoke."""
@@ -222,20 +307,20 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
         self._sink.send(silence(self._owner.sample_rate), self._segment, final=True)
 
     def owed_since(self) -> float | None:
-        return self._owed
+        return self._take.owed
 
     def finish(self) -> None:
-        if not self._attempt_ns and is_speakable(self._text[self._opened_at :]):
+        if not self._take.attempt_ns and is_speakable(self._text[self._take.opened_at :]):
             raise EmptyOutput("the voice ended without audio")
-        seconds = self._attempt_ns / 1e9
-        letters = self._script.length(self._opened_at, len(self._text))
+        seconds = self._take.attempt_ns / 1e9
+        letters = self._script.length(self._take.opened_at, len(self._text))
         if self._judges:
             self._check_whole(letters, seconds)
-            self._pace.learn(letters, seconds)
-        for frame in self._resampler.flush():
+            self._take.pace.learn(letters, seconds)
+        for frame in self._take.resampler.flush():
             self._sink.send(frame, self._segment)
         self._sink.send(silence(self._owner.sample_rate), self._segment, final=True)
-        self._is_whole = True
+        self._take.is_whole = True
 
     @property
     def _judges(self) -> bool:
@@ -244,9 +329,9 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
 
     def _check_whole(self, letters: float, seconds: float) -> None:
         """Raise the ProviderError that a clean end is, when it comes too early to be one."""
-        pace, alignment = self._pace, self._alignment
+        pace, alignment = self._take.pace, self._take.alignment
         if alignment and alignment.outlasts(seconds):
-            self._is_garbled = True
+            self._take.is_garbled = True
             raise ProtocolViolation("the audio is not of the rate that it claims: too short")
         if alignment and (
             alignment.falls_short(seconds, pace) or alignment.stops_early(seconds, pace)
@@ -256,15 +341,16 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
             raise StreamCut("the voice ended before it had spoken its text")
 
     def may_continue(self, plan: Plan) -> bool:
-        return not self._attempt_ns or plan.after_output is not AfterOutput.STOP
+        return not self._take.attempt_ns or plan.after_output is not AfterOutput.STOP
 
     def estimate(self, candidate: Candidate) -> Usage:
         characters = len(self._text) - self._commit()
         return Usage(characters=characters, audio_out_ns=characters * _SLOWEST_NS)
 
     def metered(self) -> Metered:
-        if self._voice is None:
+        voice, take = self._take.voice, self._take
+        if voice is None:
             return NOTHING
-        usage = self._voice.used(len(self._text) - self._opened_at, self._attempt_ns)
+        usage = voice.used(len(self._text) - take.opened_at, take.attempt_ns)
         # a voice that was cut short may have read less of its text, and made more of its audio
-        return Metered(usage, Quality.EXACT if self._is_whole else Quality.ESTIMATED)
+        return Metered(usage, Quality.EXACT if self._take.is_whole else Quality.ESTIMATED)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from ..core.models import AfterOutput, Candidate, Modality, Plan, Quality, Terms, Usage
 from ..errors import EmptyOutput
@@ -106,6 +106,9 @@ class TextLine(Line[ChatDelta]):
     def terms(self, candidate: Candidate) -> Terms:
         tier = self._tier or self.asked(candidate).get("service_tier")
         return Terms(tier=tier if isinstance(tier, str) else "")
+
+    def adopt(self, rival: Self) -> None:
+        self._said, self._called = rival._said, rival._called
 
     def estimate(self, candidate: Candidate) -> Usage:
         asked = self.asked(candidate)
