@@ -366,8 +366,15 @@ async def _(place: Place) -> None:
 
 @door("/v1/audio/speech")
 async def _(place: Place) -> None:
-    given = {"base_url": _client(place.house)["base_url"], "api_key": BEARER}
-    await place.use(openai.TTS(model="mouth", **given), spoke)
+    url = f"{_client(place.house)['base_url']}/audio/speech"
+    body = {"model": "mouth", "input": "Good morning.", "voice": "v", "response_format": "pcm"}
+
+    async def asked() -> None:
+        bearer = {"Authorization": f"Bearer {BEARER}"}
+        async with place.http.post(url, json=body, headers=bearer) as answer:
+            await answer.read()
+
+    await place.count(asked())
 
 
 @door("/v1/audio/transcriptions")
