@@ -289,8 +289,11 @@ class Trunkline:
 
 
 async def _close_plugin(plugin: Any) -> None:
+    from .runtime.livekit_compat import close_client  # with a plugin, livekit is here already
+
     try:
         await plugin.aclose()
+        await close_client(plugin)
     except Exception:  # the boundary to a plugin's farewell: the others must still be closed
         logger.exception("a plugin failed to close")
 

@@ -11,6 +11,7 @@ import pytest
 from livekit import rtc
 from livekit.agents import APIStatusError, stt
 from livekit.agents.stt import SpeechEventType
+from livekit.agents.types import TimedString
 from livekit.agents.vad import VAD
 from plugins import Ledger, candidate, frames
 
@@ -57,8 +58,12 @@ class Script(stt.RecognizeStream):
     async def ended(self) -> None:
         await self.feeding
 
-    def say(self, kind: SpeechEventType, text: str = "", end: float = 0.0) -> None:
+    def say(
+        self, kind: SpeechEventType, text: str = "", end: float = 0.0, last_word: float = 0.0
+    ) -> None:
         data = [stt.SpeechData(language="en", text=text, end_time=end)] if text or end else []
+        if last_word:
+            data[0].words = [TimedString(text, start_time=0.0, end_time=last_word)]
         self._event_ch.send_nowait(stt.SpeechEvent(type=kind, alternatives=data))
 
 
@@ -178,6 +183,37 @@ async def test_empty_interims_are_no_answer() -> None:
         await call.finish()
         assert call.said == ["hello"]
         assert call.ledger.outcomes == [("a", "first_content_timeout"), ("b", "ok")]
+
+
+async def test_a_backup_hears_everything_when_the_input_ended_before_it_began() -> None:
+    """Cartesia's plugin does not connect for input that is over."""
+
+    async def lazy(stream: Script) -> None:
+        if not stream._input_ch.closed:
+            await whole("hello")(stream)
+
+    primary, backup = Scripted(deaf), Scripted(lazy)
+    async with Call(candidate("a", primary), candidate("b", backup)) as call:
+        await call.say(frames(1.0), pace=0)
+        await call.finish()
+        assert call.said == ["hello"]
+        assert call.errors == []
+
+
+async def test_a_final_commits_up_to_its_last_word_wherever_it_says_it_ends() -> None:
+    """Cartesia's ink-whisper adds up the durations of its interims, too."""
+
+    async def dies_late(stream: Script) -> None:
+        await stream.heard(3.0)
+        stream.say(FINAL, "one", 2.9, last_word=1.0)
+        raise APIStatusError("gone", status_code=500)
+
+    primary, backup = Scripted(dies_late, interim=False), Scripted(whole("two"))
+    async with Call(candidate("a", primary), candidate("b", backup)) as call:
+        await call.say(frames(1.0) + silence(1.0) + frames(1.0) + silence(0.5), pace=0)
+        await call.finish()
+        assert call.said == ["one", "two"]
+        assert backup.streams[0].seconds == pytest.approx(2.5, abs=0.15)
 
 
 async def test_without_interims_nothing_is_owed_while_somebody_speaks() -> None:

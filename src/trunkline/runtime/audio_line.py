@@ -26,7 +26,7 @@ from ..errors import (
 from .audio import SILENCE_PEAK, peak
 from .audio_buffer import AudioBuffer
 from .line import Line, Moved, ProviderStream
-from .livekit_recogniser import Attended, PluginRecogniser, Recogniser
+from .livekit_recogniser import Attended, PluginRecogniser, Recogniser, end_of
 from .livekit_segments import SegmentRecogniser
 from .meter import NOTHING, Metered, audio_ns
 from .stall import WORD_NS, Debt
@@ -279,7 +279,7 @@ class AudioLine(Line[stt.SpeechEvent]):
 
     def _commit(self, final: stt.SpeechEvent) -> None:
         """Forget the audio that a final covers."""
-        end = final.alternatives[0].end_time if final.alternatives else 0.0
+        end = end_of(final.alternatives[0]) if final.alternatives else 0.0
         end_ns = round((end - self._sink.start_time_offset) * 1e9)
         if self._opened_ns < end_ns <= self._buffer.pushed_ns + _RESIDUE_NS:
             self._buffer.forget(end_ns)

@@ -9,6 +9,7 @@ an error that ends a stream is reported as one the session survives.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ClassVar
@@ -293,6 +294,15 @@ def unread_ns(stream: stt.RecognizeStream) -> int:
 def told_tokens(request: tts.ChunkedStream) -> tuple[int, int]:
     """The tokens in and out that the provider has told of a voice's request, 0 while it has not."""
     return request._input_tokens, request._output_tokens
+
+
+async def close_client(plugin: Any) -> None:
+    """Close the HTTP client that a recogniser of OpenAI's kind leaves open, sockets and all."""
+    client = getattr(plugin, "_client", None)
+    if isinstance(plugin, stt.STT) and (close := getattr(client, "close", None)) is not None:
+        closing = close()
+        if inspect.isawaitable(closing):
+            await closing
 
 
 def text_sent_at(stream: tts.SynthesizeStream) -> float:

@@ -164,8 +164,12 @@ class PluginRecogniser:
     def end_input(self) -> None:
         self._ending = True
         if self._replaying is None:
-            with contextlib.suppress(RuntimeError):
-                self._stream.end_input()
+            # a plugin whose input has ended before its task begins may not even connect (cartesia)
+            asyncio.get_running_loop().call_soon(self._end)
+
+    def _end(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._stream.end_input()
 
     def __aiter__(self) -> PluginRecogniser:
         return self
@@ -249,6 +253,16 @@ def _more(told: Usage, now: stt.RecognitionUsage) -> Usage:
         tokens_audio_in=told.tokens_audio_in + now.input_tokens,
         tokens_out=told.tokens_out + now.output_tokens,
     )
+
+
+def end_of(said: stt.SpeechData) -> float:
+    """When the last of ``said`` was spoken, 0 if that is not told.
+
+    By its words, if they have times: the end of a final may be the sum of the durations of all
+    transcripts so far (cartesia's ink-whisper), and so lie in words that are still to come.
+    """
+    ends = [word.end_time for word in said.words or [] if isinstance(word.end_time, float | int)]
+    return min(said.end_time, max(ends)) if ends else said.end_time
 
 
 def _is_timed(event: stt.SpeechEvent, stream: stt.RecognizeStream) -> bool:

@@ -68,7 +68,8 @@ async def probe(
         line.end()
     else:
         line = _HearingProbe(plan)
-        single = replace(single, deadlines=replace(plan.deadlines, first_content=_FAREWELL))
+        deadlines = replace(plan.deadlines, first_content=_FAREWELL, total=float("inf"))
+        single = replace(single, deadlines=deadlines)
     await engine.run(line, single, identity(), purpose=Purpose.PROBE)
 
 
