@@ -44,7 +44,7 @@ check: .make/dev ## lint, format, types, architecture
 bench: .make/dev system ## side-by-side measurements; ARGS names some of them
 	$(BIN)/python -m bench $(ARGS)
 
-matrix: .make/dev system ## every fault in every situation, beside LiveKit's adapters (20 min)
+matrix: .make/dev system ## every fault in every situation, beside LiveKit's adapters (25 min)
 	$(BIN)/python -m tests.matrix $(ARGS)
 
 soak: .make/dev system ## the long runs that `make test` leaves out

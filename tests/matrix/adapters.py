@@ -9,9 +9,13 @@ from livekit.agents import APIConnectOptions, llm, tts
 
 from trunkline.core.models import Modality
 
-from .columns import Column, Heard
+from . import ears
+from .column import Column, Heard
 from .faults import DEADLINE, Fault
 from .vendors import Vendors
+
+WATCHED = 4.0
+"""Seconds after which LiveKit's adapter is said to never answer: ten times the deadline."""
 
 
 def adapter(
@@ -22,6 +26,8 @@ def adapter(
         column.bare(vendors[name].urls[column.vendor], http, kind)
         for name, kind in (("primary", fault.kind), ("backup", ""))
     ]
+    if column.modality is Modality.STT:
+        return ears.adapter(plugins), plugins
     if column.modality is Modality.LLM:
         return llm.FallbackAdapter(plugins, attempt_timeout=DEADLINE), plugins
     return tts.FallbackAdapter(plugins), plugins
@@ -30,13 +36,13 @@ def adapter(
 async def first_call(column: Column, fault: Fault, vendors: Vendors) -> Heard:
     """A first call through LiveKit's adapter while the primary has ``fault``."""
     await vendors.reset()
-    if fault.rule:
-        await vendors["primary"].inject(dict(fault.rule))
+    if rule := column.rule(fault, "primary"):
+        await vendors["primary"].inject(rule)
     async with aiohttp.ClientSession() as http:
         client, plugins = adapter(column, fault, vendors, http)
         once = APIConnectOptions(max_retry=0, timeout=DEADLINE)
-        given = {} if column.modality is Modality.LLM else {"conn_options": once}
-        heard = await column.call(client, **given)
+        given = {"conn_options": once} if column.modality is Modality.TTS else {}
+        heard = await column.call(client, within=WATCHED, **given)
         for one in (client, *plugins):
             await one.aclose()
     return heard

@@ -8,7 +8,7 @@ that output has left by then.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trunkline.core.models import Modality
@@ -83,7 +83,36 @@ def _midway(after: int, cut: str) -> list[Fault]:
 
 _CUT = "stream_cut connect_failed provider_fault"
 
+
+def _of_recognisers(before: list[Fault]) -> list[Fault]:
+    """A recogniser that hears nothing, or whose plugin skips what it cannot read, stays on the
+    line: only a deadline tells it from a good listener. A socket that does not open is told by its
+    plugin's own timeout, which is ours as well.
+    """
+    told = {
+        "empty": frozenset({"first_content_timeout", "empty_output"}),
+        "garbage": frozenset(
+            {"first_content_timeout", "protocol_violation", "provider_fault", "stream_cut"}
+        ),
+        "black hole": frozenset({"first_content_timeout", "connect_failed"}),
+        "hang": frozenset({"first_content_timeout", "connect_failed"}),
+    }
+    return [
+        replace(fault, outcomes=told[fault.name], waits="first_content")
+        if fault.name in told
+        else fault
+        for fault in before
+    ]
+
+
 FAULTS: dict[Modality, list[Fault]] = {
+    Modality.STT: [
+        *_of_recognisers(_BEFORE),
+        *(replace(fault, waits="idle") if fault.name == "garbage midway" else fault
+          for fault in _midway(4, f"{_CUT} idle_timeout")),
+        _fault("truncate", "idle_timeout stream_cut empty_output", double="truncate", after=4,
+               midway=True, waits="idle"),
+    ],
     Modality.LLM: [*_BEFORE, *_midway(4, _CUT)],
     Modality.TTS: [
         *_BEFORE,

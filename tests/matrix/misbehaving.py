@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Never
 
-from livekit.agents import llm, tts
+from livekit.agents import llm, stt, tts
 
 from trunkline.catalog import Credential, Plugin, Provider, installed
 from trunkline.catalog.quirks import OPENAI_CLIENT
@@ -69,6 +69,28 @@ class _Speech(tts.SynthesizeStream):
         await self._tts.run()  # type: ignore[attr-defined]
 
 
+class DeafSTT(stt.STT[Any]):
+    run = staticmethod(_deaf)
+
+    def __init__(self, model: str = "", base_url: str = "") -> None:
+        super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=True))
+
+    async def _recognize_impl(self, *_: Any, **__: Any) -> Never:
+        raise NotImplementedError
+
+    def stream(self, *, language: Any = None, conn_options: Any) -> stt.RecognizeStream:
+        return _Hearing(stt=self, conn_options=conn_options)
+
+
+class BrokenSTT(DeafSTT):
+    run = staticmethod(_broken)
+
+
+class _Hearing(stt.RecognizeStream):
+    async def _run(self) -> None:
+        await self._stt.run()  # type: ignore[attr-defined]
+
+
 def _row(name: str, **by: Any) -> Provider:
     return Provider(name=name, title=name, **by)
 
@@ -77,8 +99,12 @@ def _plugin(name: str) -> Plugin:
     return Plugin(target=f"{__name__}:{name}", default_model="any")
 
 
-deaf = _row("deaf", llm=_plugin("DeafLLM"), tts=_plugin("DeafTTS"))
-broken = _row("broken", llm=_plugin("BrokenLLM"), tts=_plugin("BrokenTTS"))
+def _all(kind: str) -> dict[str, Plugin]:
+    return {one: _plugin(f"{kind}{one.upper()}") for one in ("stt", "llm", "tts")}
+
+
+deaf = _row("deaf", **_all("Deaf"))
+broken = _row("broken", **_all("Broken"))
 openai_plugin = _row(
     "openai_plugin",
     credentials=(Credential("api_key", ("OPENAI_API_KEY",)),),

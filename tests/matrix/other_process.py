@@ -21,10 +21,14 @@ import aiohttp
 import trunkline
 from trunkline.core.models import Purpose
 
-from . import misbehaving
-from .columns import COLUMNS, Heard
+from . import lateness, misbehaving
+from .column import Heard
+from .columns import COLUMNS
 from .stage import settle_memory
 from .vendors import companion
+
+_ANSWER_SECONDS = 180.0
+"""On a busy machine its imports alone take a minute."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,11 @@ class OtherProcess:
         with companion("tests.matrix.other_process") as process:
             assert process.stdin is not None
             assert process.stdout is not None
-            try:
-                yield cls(process.stdin, process.stdout)
-            finally:
-                process.kill()
+            yield cls(process.stdin, process.stdout)
 
     async def configure(self, config: Path, state: Path) -> None:
         """Let it be of the same user, and follow the same state."""
-        await self._ask({"config": str(config), "state": str(state)})
+        await self._ask({"config": str(config), "state": str(state), "watch": lateness.watched()})
 
     async def call(self, column: object, route: str) -> Answered:
         """One call there."""
@@ -71,7 +72,7 @@ class OtherProcess:
     async def _ask(self, command: dict[str, Any]) -> Any:
         self._commands.write(json.dumps(command).encode() + b"\n")
         self._commands.flush()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(_ANSWER_SECONDS):
             return json.loads(await asyncio.to_thread(self._answers.readline))
 
 
@@ -87,6 +88,7 @@ async def main() -> None:
             if "config" in command:
                 trunkline.configure(command["config"], command["state"])
                 trunkline.on("settled", settled.append)
+                lateness.watch(*command["watch"])
             elif "leave" in command:
                 await trunkline.aclose()
                 settle_memory()

@@ -20,7 +20,7 @@ from trunkline.core.events import Failover, HealthChanged
 from trunkline.core.models import Purpose, Settlement
 from trunkline.store.ledger import Ledger
 
-from .columns import Column, Heard
+from .column import Column, Heard
 from .faults import DEADLINE, Fault
 from .vendors import NAMES, Vendors
 
@@ -39,6 +39,12 @@ def configuration(column: Column, fault: Fault, vendors: Vendors, *, both: bool 
     A fault that is a plugin's is in the primary's connection, with ``both`` in the backup's too.
     """
     misbehaving = NAMES[: 2 if both else 1] if fault.kind else ()
+
+    def candidate(name: str) -> object:
+        named = f"{name}/{column.model}"
+        options = {} if name in misbehaving else column.options
+        return {"model": named, "options": options} if options else named
+
     deadlines = dict.fromkeys(("connect", "first_content", "idle"), DEADLINE)
     return json.dumps(
         {
@@ -52,7 +58,7 @@ def configuration(column: Column, fault: Fault, vendors: Vendors, *, both: bool 
             "routes": {
                 route: {
                     "modality": column.modality.value,
-                    "candidates": [f"{name}/{column.model}" for name in names],
+                    "candidates": [candidate(name) for name in names],
                     "deadlines": {**deadlines, "total": 5},
                 }
                 for route, names in ROUTES.items()
@@ -110,11 +116,11 @@ class Stage:
             for stop in stops:
                 stop()
 
-    async def call(self, route: str = "both") -> Heard:
+    async def call(self, route: str = "both", column: Column | None = None) -> Heard:
         """One call by a client of its own, as a new session makes it."""
         client = self.column.open(route, self.http)
         try:
-            return await self.column.call(client)
+            return await (column or self.column).call(client)
         finally:
             await client.aclose()
 

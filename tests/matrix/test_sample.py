@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from trunkline.doubles import tones
+
 from . import misbehaving
 from .cells import BARGE_INS, Play
-from .columns import COLUMNS, Column
+from .column import Column, compare
+from .columns import COLUMNS
+from .ears import Ears
 from .faults import FAULTS, Fault
-from .judge import Cell, compare
+from .judge import Cell
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,7 +50,7 @@ async def right(play: Callable[[], Awaitable[list[Cell]]]) -> None:
         short = {
             cell.situation: cell
             for cell in await play()
-            if cell.problems or cell.late > TIMING_SLACK
+            if cell.problems or cell.late - cell.machine > TIMING_SLACK
         }
         if not short:
             return
@@ -64,6 +68,10 @@ OUTAGES = [
     ("tts deepgram", "truncate"),
     ("tts deepgram", "drip, below real time"),
     ("tts openai", "end midway"),
+    ("stt deepgram flux", "hang after headers"),
+    ("stt cartesia ink-whisper", "die midway"),
+    ("stt deepgram flux", "end midway"),
+    ("stt openai", "raises a bug"),
 ]
 
 
@@ -76,7 +84,12 @@ async def test_an_outage_is_paid_for_once_and_by_nobody_else(
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"), [("llm our client", "keep-alives only"), ("tts cartesia", "stall midway")]
+    ("name", "fault"),
+    [
+        ("llm our client", "keep-alives only"),
+        ("tts cartesia", "stall midway"),
+        ("stt cartesia ink", "stall midway"),
+    ],
 )
 async def test_a_second_fault_and_an_outage_of_all_are_survived(
     matrix: Play, name: str, fault: str
@@ -89,7 +102,27 @@ async def test_a_second_fault_and_an_outage_of_all_are_survived(
     await right(both)
 
 
-@pytest.mark.parametrize("name", ["llm our client", "tts deepgram"])
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("stt cartesia ink", "hang"),
+        ("stt cartesia ink-whisper", "truncate"),
+        ("stt deepgram nova", "500"),
+    ],
+)
+async def test_a_recogniser_hears_all_again_when_the_input_has_ended(
+    matrix: Play, name: str, fault: str
+) -> None:
+    ears, struck = row(name, fault)
+    assert isinstance(ears, Ears)
+
+    async def replayed() -> list[Cell]:
+        return [await matrix.end_during_replay(ears, struck)]
+
+    await right(replayed)
+
+
+@pytest.mark.parametrize("name", ["llm our client", "tts deepgram", "stt deepgram flux"])
 async def test_a_barge_in_blames_nobody_and_is_over_at_once(matrix: Play, name: str) -> None:
     async def moments() -> list[Cell]:
         return [await matrix.barge_in(column(name), one) for one in BARGE_INS]
@@ -109,3 +142,15 @@ async def test_a_barge_in_blames_nobody_and_is_over_at_once(matrix: Play, name: 
 )
 async def test_the_judge_counts_words(heard: str, lost: int, again: int) -> None:
     assert compare(["a", "b", "c", "d"], heard.split()) == (lost, again)
+
+
+async def test_the_judge_counts_a_caller_s_words_and_seconds() -> None:
+    ears = column("stt deepgram nova")
+    heard = [*ears.expected[:1], *ears.expected[2:], ears.expected[2], "-ning"]
+    assert ears.compare(heard) == (1, 2)
+    assert ears.seconds_lost(heard) == pytest.approx(tones.duration(ears.expected[1]), abs=0.05)
+
+
+async def test_the_judge_holds_no_lateness_of_the_machine_against_a_cell() -> None:
+    assert Cell("first call", late=0.07).shortfall
+    assert not Cell("first call", late=0.07, machine=0.03).shortfall

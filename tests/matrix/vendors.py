@@ -1,6 +1,7 @@
-"""Three doubles of every vendor in a process of their own, and how a test talks to them.
+"""Three doubles of every vendor, each in a process of its own, and how a test talks to them.
 
-Their process is another one so that the tasks and sockets counted here are the client's alone.
+Another process, so that the tasks and sockets counted here are the client's alone; one each, so
+that a backup does not wait for what the primary is busy with.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,8 @@ import aiohttp
 import msgspec
 
 from trunkline.doubles import BillLine, Double, Pace, Provider, RequestLog
+
+from . import lateness
 
 ROOT = Path(__file__).parents[2]
 VENDORS = ("openai", "deepgram", "cartesia", "elevenlabs")
@@ -28,13 +31,21 @@ TEXT = "Good morning, this is the front desk. Your room is ready and breakfast s
 PACE = Pace(first=0.05, between=0.005)
 """A voice at twenty times real time, a model at two hundred words a second."""
 
-_READY_SECONDS = 30.0
+_READY_SECONDS = 90.0
 
 
-def companion(module: str) -> subprocess.Popen[bytes]:
-    """A process of ours that is told and tells by its standard streams."""
+@contextlib.contextmanager
+def companion(module: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of ours that is told and tells by its standard streams, until the block ends."""
     command = [sys.executable, "-m", module]
-    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe) as process:
+        lateness.watch(process.pid)
+        try:
+            yield process
+        finally:
+            lateness.unwatch(process.pid)
+            process.kill()
 
 
 class Vendor:
@@ -85,29 +96,24 @@ class Vendors:
     @contextlib.asynccontextmanager
     async def serve(cls) -> AsyncIterator[Self]:
         """Serve them until the block ends."""
-        with companion("tests.matrix.vendors") as process:
-            assert process.stdout is not None
-            try:
-                async with aiohttp.ClientSession() as http, asyncio.timeout(_READY_SECONDS):
-                    line = await asyncio.to_thread(process.stdout.readline)
-                    told = json.loads(line)
-                async with aiohttp.ClientSession() as http:
-                    made = [Vendor(http, one["control"], one["urls"]) for one in told]
-                    yield cls(dict(zip(NAMES, made, strict=True)))
-            finally:
-                process.kill()
+        async with contextlib.AsyncExitStack() as stack:
+            doubles = [stack.enter_context(companion("tests.matrix.vendors")) for _ in NAMES]
+            http = await stack.enter_async_context(aiohttp.ClientSession())
+            made = {}
+            for name, process in zip(NAMES, doubles, strict=True):
+                assert process.stdout is not None
+                async with asyncio.timeout(_READY_SECONDS):
+                    told = json.loads(await asyncio.to_thread(process.stdout.readline))
+                made[name] = Vendor(http, told["control"], told["urls"])
+            yield cls(made)
 
 
 async def main() -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        told = []
-        for _ in NAMES:
-            # A port each, so that refusing one vendor closes it.
-            providers = [Provider(name, port=0, replies=(TEXT,), pace=PACE) for name in VENDORS]
-            double = await stack.enter_async_context(Double.serve(providers))
-            urls = {name: double.url(name) for name in VENDORS}
-            told.append({"control": double.control_url, "urls": urls})
-        print(json.dumps(told), flush=True)
+    # A port each, so that refusing one vendor closes it.
+    providers = [Provider(name, port=0, replies=(TEXT,), pace=PACE) for name in VENDORS]
+    async with Double.serve(providers) as double:
+        urls = {name: double.url(name) for name in VENDORS}
+        print(json.dumps({"control": double.control_url, "urls": urls}), flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
 

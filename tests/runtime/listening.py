@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from livekit import rtc
 from livekit.agents import APIError
-from livekit.agents.stt import SpeechEvent, SpeechEventType
+from livekit.agents.stt import SpeechEvent
+from matrix import caller
 
 import trunkline
 from trunkline import inference
@@ -21,28 +21,16 @@ from trunkline.core.models import Purpose, Settlement
 from trunkline.doubles import BillLine, Double, Provider, Rule, tones
 from trunkline.runtime.loud_vad import LoudVAD
 
-RATE = 16000
 TEXT = "Good morning how are you. My room is cold and dark. Could somebody help me please."
 WORDS = tones.words_of(TEXT)
-DEADLINE = 0.4
+DEADLINE = 2.0
 FASTER = 4.0
 """How many times faster than real the caller speaks."""
 
 
-def speech(
-    text: str = TEXT, *, before: float = 0.0, pause: float = 0.8, after: float = 0.8
-) -> bytes:
-    """The sentences of ``text`` with ``pause`` seconds between them."""
-    sentences = [f"{one.strip()}." for one in text.split(".") if one.strip()]
-    gap = bytes(2 * round(pause * RATE))
-    spoken = gap.join(tones.encode(one, RATE) for one in sentences)
-    return bytes(2 * round(before * RATE)) + spoken + bytes(2 * round(after * RATE))
-
-
-def cut(pcm: bytes, milliseconds: float = 50) -> list[rtc.AudioFrame]:
-    step = 2 * round(RATE * milliseconds / 1000)
-    pieces = [pcm[at : at + step] for at in range(0, len(pcm), step)]
-    return [rtc.AudioFrame(piece, RATE, 1, len(piece) // 2) for piece in pieces]
+def speech(*, pause: float = 0.8) -> bytes:
+    """The sentences of ``TEXT`` with ``pause`` seconds between them."""
+    return caller.speech(TEXT, pause=pause)
 
 
 @dataclass
@@ -54,29 +42,13 @@ class Heard:
     took_after_end: float = 0.0
 
     @property
-    def finals(self) -> list[Any]:
-        wanted = SpeechEventType.FINAL_TRANSCRIPT
-        return [one.alternatives[0] for one in self.events if one.type is wanted]
-
-    @property
     def words(self) -> list[str]:
-        return [word for final in self.finals for word in final.text.lower().split()]
-
-    @property
-    def marks(self) -> str:
-        """Starts and ends of speech in order, as S and E."""
-        kinds = {SpeechEventType.START_OF_SPEECH: "S", SpeechEventType.END_OF_SPEECH: "E"}
-        return "".join(kinds.get(one.type, "") for one in self.events)
+        return caller.words(self.events)
 
     @property
     def times(self) -> list[tuple[str, float, float]]:
         """Words with their times, of the finals that have them."""
-        return [
-            (str(word).lower(), word.start_time, word.end_time)
-            for final in self.finals
-            for word in final.words or []
-            if str(word).strip()
-        ]
+        return caller.times(self.events)
 
 
 @dataclass
@@ -108,7 +80,6 @@ class House:
         self.doubles = doubles
         self.http = http
         self.settled: list[Settlement] = []
-        self.faster = FASTER
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -119,28 +90,20 @@ class House:
         backup: Vendor,
         *,
         faults: Sequence[Rule] = (),
-        backup_faults: Sequence[Rule] = (),
-        third: Vendor | None = None,
-        deadline: float = DEADLINE,
-        doubles: dict[str, Provider] | None = None,
     ) -> AsyncIterator[House]:
         vendors = {"primary": primary, "backup": backup}
-        if third is not None:
-            vendors["third"] = third
-        rules = {"primary": faults, "backup": backup_faults, "third": ()}
-        given = doubles or {}
+        rules = {"primary": list(faults), "backup": []}
         before = asyncio.all_tasks()
         async with contextlib.AsyncExitStack() as stack:
             served = {}
             for name, vendor in vendors.items():
-                provider = given.get(name) or Provider(vendor.kind, port=0)
                 served[name] = await stack.enter_async_context(
-                    Double.serve([provider], faults=list(rules[name]))
+                    Double.serve([Provider(vendor.kind, port=0)], faults=rules[name])
                 )
             http = await stack.enter_async_context(aiohttp.ClientSession())
             house = cls(served, http)
             config = place / "trunkline.yaml"
-            config.write_text(house._configuration(vendors, deadline))
+            config.write_text(house._configuration(vendors))
             trunkline.configure(config, place / "state")
             stop = trunkline.on("settled", house.settled.append)
             try:
@@ -150,8 +113,8 @@ class House:
                 await trunkline.aclose()
             await house._nothing_left(before)
 
-    def _configuration(self, vendors: dict[str, Vendor], deadline: float) -> str:
-        deadlines = dict.fromkeys(("connect", "first_content", "idle"), deadline)
+    def _configuration(self, vendors: dict[str, Vendor]) -> str:
+        deadlines = dict.fromkeys(("connect", "first_content", "idle"), DEADLINE)
         candidates = [
             {"model": f"{name}/{vendor.model}", "options": vendor.options} if vendor.options
             else f"{name}/{vendor.model}"
@@ -210,7 +173,7 @@ class House:
                     heard.error = error
 
             listening = asyncio.create_task(listen())
-            await self.say(stream, pcm, milliseconds, flushes=flushes)
+            await caller.say(stream, pcm, faster=FASTER, milliseconds=milliseconds, flushes=flushes)
             with contextlib.suppress(RuntimeError):
                 stream.end_input()
             begun = asyncio.get_running_loop().time()
@@ -219,24 +182,6 @@ class House:
             heard.took_after_end = asyncio.get_running_loop().time() - begun
         await recogniser.aclose()
         return heard
-
-    async def say(
-        self, stream: Any, pcm: bytes, milliseconds: float = 50, *, flushes: bool = False
-    ) -> None:
-        """Push ``pcm`` faster than real; with ``flushes``, flush in each pause, as a VAD would."""
-        clock = asyncio.get_running_loop().time
-        due, quiet, spoke = clock(), 0.0, False
-        for frame in cut(pcm, milliseconds):
-            with contextlib.suppress(RuntimeError):  # a stream that is over says so
-                stream.push_frame(frame)
-                silent = not any(frame.data)
-                quiet = quiet + frame.duration if silent else 0.0
-                spoke = spoke or not silent
-                if flushes and spoke and quiet > 0.3:
-                    stream.flush()
-                    spoke = False
-            due += frame.duration / self.faster
-            await asyncio.sleep(max(0.0, due - clock()))
 
     @property
     def attempts(self) -> list[tuple[str, str]]:
