@@ -31,8 +31,11 @@ REAL_TIME := tests/e2e tests/matrix tests/soak
 # What failed is judged again by itself: on a busy machine a deadline passes that nobody broke.
 AGAIN := $(BIN)/pytest --last-failed --last-failed-no-failures=none
 
+# LiveKit's server takes minutes to build, the first time; that goes on behind the first tests.
 test: .make/dev system ## every test but the long runs
+	@scripts/clients start
 	$(BIN)/pytest -n 2 --dist loadfile $(addprefix --ignore=,$(REAL_TIME)) $(ARGS) || $(AGAIN)
+	@scripts/clients wait
 	$(BIN)/pytest $(REAL_TIME) $(ARGS) || $(AGAIN)
 
 check: .make/dev ## lint, format, types, architecture
@@ -55,6 +58,7 @@ lock: .make/setup ## regenerate requirements/; ARGS=--upgrade takes newer versio
 	$(LOCK) pyproject.toml --extra demo -o requirements/demo.txt $(ARGS)
 	$(LOCK) pyproject.toml --all-extras --group dev -c requirements/demo.txt \
 		-o requirements/dev.txt $(ARGS)
+	$(LOCK) --group older -o requirements/older.txt $(ARGS)
 
 clean: ## remove what runs leave behind; .venv stays
 	rm -rf .make .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-out dist

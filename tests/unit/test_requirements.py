@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from itertools import chain, pairwise
@@ -74,9 +75,19 @@ def test_everything_declared_is_locked() -> None:
     assert names(backend + groups["setup"]) <= locked("setup")
     assert names(project["dependencies"] + extras["demo"]) <= locked("demo")
     assert names(everything + dev + groups["setup"]) <= locked("dev")
+    assert names(groups["older"]) <= locked("older")
 
 
 def test_the_locks_agree() -> None:
+    """``older`` has an environment of its own."""
     every = pins(ROOT / "requirements" / "dev.txt")
-    assert {path.stem for path in LOCKS} == {"setup", "demo", "dev"}
-    assert [pin for path in LOCKS for pin in sorted(pins(path) - every)] == []
+    assert {path.stem for path in LOCKS} == {"setup", "demo", "dev", "older"}
+    ours = [path for path in LOCKS if path.stem != "older"]
+    assert [pin for path in ours for pin in sorted(pins(path) - every)] == []
+
+
+def test_the_packages_of_node_are_locked_by_hash_and_without_an_address() -> None:
+    lock = json.loads((ROOT / "tests/e2e/clients/node/package-lock.json").read_text("utf-8"))
+    assert lock["packages"].pop("")["dependencies"]
+    assert [name for name, one in lock["packages"].items() if "integrity" not in one] == []
+    assert [name for name, one in lock["packages"].items() if "resolved" in one] == []
