@@ -8,7 +8,7 @@ from typing import Any
 from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions, tts
 
 from ..core.models import Usage
-from .livekit_compat import told_tokens
+from .livekit_compat import set_expressive, told_tokens
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Sentences(tts.TTS[Any]):
         )
         self._plugin = plugin
         self._requests: list[tts.ChunkedStream] = []
-        self._set_expressive(expressive)
+        set_expressive(self, expressive)
 
     @property
     def model(self) -> str:
