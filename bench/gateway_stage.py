@@ -183,7 +183,9 @@ def trunkline(place: Path, base_url: str) -> list[str]:
     file = place / "trunkline.yaml"
     file.write_text(
         f"version: 1\nstate: {place}/state\ngateway: {{bearer: [{KEY}]}}\n"
-        f"providers: {{bench: {{kind: openai, api_key: x, base_url: {base_url}}}}}\n",
+        f"providers: {{bench: {{kind: openai, api_key: x, base_url: {base_url}}}}}\n"
+        # without routes the default stack is what is served, and its speech is loaded
+        "routes: {answer: {modality: llm, candidates: [bench/now]}}\n",
         "utf-8",
     )
     code = "from trunkline.cli import main; main()"
