@@ -37,7 +37,7 @@ from trunkline.errors import (
     TrunklineError,
     Unauthorized,
 )
-from trunkline.runtime.livekit_errors import from_livekit, to_livekit
+from trunkline.runtime.livekit_errors import from_livekit, may_be_sent, to_livekit
 
 WORDS = "my name is Ada Lovelace"
 REQUEST = httpx2.Request("POST", "https://vendor.example/v1?api_key=sk-secret")
@@ -173,6 +173,36 @@ def test_no_words_and_no_key_are_passed_on(error: BaseException) -> None:
 def test_what_weather_does_is_worth_another_try(error: Exception) -> None:
     """A plan with one candidate has nothing else, and the stock plugins would reconnect too."""
     assert from_livekit(error).remedy is Remedy.RETRY
+
+
+def without_cause(error: BaseException, context: BaseException) -> BaseException:
+    """As ``raise error from None`` leaves it."""
+    error.__context__, error.__suppress_context__ = context, True
+    return error
+
+
+@pytest.mark.parametrize(
+    ("cause", "sent"),
+    [
+        (httpx2.ConnectError(""), False),
+        (httpx2.ConnectTimeout(""), False),
+        (httpx2.ReadError(""), True),
+        (httpx2.ReadTimeout(""), True),
+        (httpx2.RemoteProtocolError(""), True),
+        (REFUSED, False),
+        (RESOLVE, False),
+        (aiohttp.ServerDisconnectedError(), True),
+        (aiohttp.ClientPayloadError(), True),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_only_a_connection_that_was_never_made_has_sent_nothing(
+    cause: BaseException, sent: bool
+) -> None:
+    lost = caused(openai.APIConnectionError(request=REQUEST), cause)
+    assert may_be_sent(cause) is sent
+    assert may_be_sent(caused(APIConnectionError(), lost)) is sent
+    assert may_be_sent(without_cause(APITimeoutError(), lost)) is sent
 
 
 def test_the_request_id_is_kept() -> None:

@@ -40,6 +40,16 @@ _BY_NAME: Final[Mapping[str, type[ProviderError]]] = {
 }
 """Errors without a status, by a class they are of."""
 
+_UNSENT: Final = frozenset(
+    {
+        *("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"),  # httpx, httpx2
+        *("LocalProtocolError", "UnsupportedProtocol"),
+        *("ClientConnectorError", "ConnectionTimeoutError", "InvalidURL"),  # aiohttp
+        *("ConnectionRefusedError", "gaierror"),
+    }
+)
+"""Errors of connections over which nothing went yet, by a class they are of."""
+
 _DEPTH = 10
 """How far a chain of causes is followed: one may run in a circle."""
 
@@ -70,6 +80,22 @@ def from_livekit(error: BaseException) -> ProviderError:
     kind = next((_BY_NAME[name] for name in names if name in _BY_NAME), ProviderFault)
     # Its text is nobody's API: it may hold anything. Whoever debugs has the exception itself.
     return kind(f"the provider's plugin raised {names[0]}")
+
+
+def may_be_sent(error: BaseException) -> bool:
+    """Whether a request that failed so over HTTP may have reached its provider.
+
+    Plugins say of an answer that is lost what they say of a connection that never was. Only what
+    they were told tells the two apart, and what is not known may have been sent.
+    """
+    told: BaseException | None = error
+    for _ in range(_DEPTH):
+        if told is None:
+            break
+        if any(kind.__name__ in _UNSENT for kind in type(told).__mro__):
+            return False
+        told = told.__cause__ or told.__context__  # "from None" leaves the context
+    return True
 
 
 def to_livekit(error: TrunklineError) -> APIError:

@@ -19,10 +19,10 @@ from livekit.agents.types import NotGivenOr, TimedString
 from livekit.agents.vad import VAD, VADEvent, VADEventType
 
 from ..core.models import Usage
-from ..errors import DeadlineExceeded
+from ..errors import ConnectFailed, DeadlineExceeded
 from .audio import silence
 from .livekit_compat import shifted
-from .livekit_errors import from_livekit
+from .livekit_errors import from_livekit, may_be_sent
 from .livekit_recogniser import Piece
 from .meter import audio_ns
 
@@ -123,21 +123,22 @@ class SegmentRecogniser:
 
     async def _ask(self, recording: rtc.AudioFrame, length_ns: int) -> stt.SpeechEvent:
         options = APIConnectOptions(max_retry=0, timeout=self._timeout)
+        before = self.used
+        # sent in any case, also when nobody waits for the answer any more
+        self.used = Usage(audio_in_ns=before.audio_in_ns + length_ns)
         try:
             async with asyncio.timeout(self._timeout):
-                said = await self._plugin.recognize(
+                return await self._plugin.recognize(
                     recording, language=self._language, conn_options=options
                 )
-            self._hear(length_ns)
-            return said
         except TimeoutError as error:
-            self._hear(length_ns)  # whether it was recognised is not known
             raise DeadlineExceeded("first_content", self._timeout) from error
         except Exception as error:  # the edge: whatever a plugin raises is translated here
-            raise from_livekit(error) from error
-
-    def _hear(self, length_ns: int) -> None:
-        self.used = Usage(audio_in_ns=self.used.audio_in_ns + length_ns)
+            told = from_livekit(error)
+            if not (told.served or (isinstance(told, ConnectFailed) and may_be_sent(error))):
+                self.used = before
+            told.served = self.used != Usage()
+            raise told from error
 
     async def aclose(self) -> None:
         self._is_over = True

@@ -9,8 +9,9 @@ from typing import Any
 from livekit.agents import APIConnectOptions, tokenize, tts
 
 from ..core.models import Usage
+from ..errors import ConnectFailed, ProviderError
 from .livekit_compat import lowered_markup, markup_key, release_text, text_sent_at
-from .livekit_errors import from_livekit
+from .livekit_errors import from_livekit, may_be_sent
 from .livekit_sentences import Sentences
 
 _PLUGIN_TIMEOUT_SECONDS = 60.0
@@ -100,9 +101,16 @@ class PluginVoice:
         except StopAsyncIteration:
             raise
         except Exception as error:  # the edge: whatever a plugin raises is translated here
-            raise from_livekit(error) from error
+            raise self._translated(error) from error
         self.request_id = self.request_id or audio.request_id
         return audio
+
+    def _translated(self, error: Exception) -> ProviderError:
+        """What ``error`` is; a request that was sent may be billed though no answer came."""
+        told = from_livekit(error)
+        if isinstance(told, ConnectFailed) and self._sentences is not None:
+            told.served = may_be_sent(error)
+        return told
 
     def close(self) -> Coroutine[Any, Any, None]:
         return self.aclose()
