@@ -200,6 +200,14 @@ async def test_a_backup_hears_everything_when_the_input_ended_before_it_began() 
         assert call.errors == []
 
 
+async def test_a_recording_longer_than_a_call_remembers_is_heard_whole() -> None:
+    primary, backup = Scripted(deaf), Scripted(whole("all of it"))
+    async with Call(candidate("a", primary), candidate("b", backup)) as call:
+        event = await call.recogniser.recognize(frames(90.0))
+        assert event.alternatives[0].text == "all of it"
+        assert backup.streams[0].seconds == pytest.approx(90.0)
+
+
 async def test_a_final_commits_up_to_its_last_word_wherever_it_says_it_ends() -> None:
     """Cartesia's ink-whisper adds up the durations of its interims, too."""
 

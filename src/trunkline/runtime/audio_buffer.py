@@ -29,7 +29,7 @@ class AudioBuffer:
     """
 
     def __init__(self, limit_ns: int, lead_ns: int) -> None:
-        self._limit_ns = limit_ns
+        self.limit_ns = limit_ns
         self._lead_ns = lead_ns
         self._held: deque[Held] = deque()
         self.held_ns = 0
@@ -47,7 +47,7 @@ class AudioBuffer:
         self.pushed_ns += length_ns
         if peak > SILENCE_PEAK:
             self.loud_ns += length_ns
-        limit = self._limit_ns if self.loud_ns else self._lead_ns
+        limit = self.limit_ns if self.loud_ns else self._lead_ns
         while self.held_ns > limit:
             self._drop()
 

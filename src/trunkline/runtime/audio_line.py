@@ -110,6 +110,9 @@ class AudioLine(Line[stt.SpeechEvent]):
         await self._arrived.wait()
         return self._buffer.pushed_ns > 0 and not self._done
 
+    def remember(self, seconds: float) -> None:
+        self._buffer.limit_ns = max(_BUFFER_NS, int(seconds * 1e9) + _LEAD_NS)
+
     def push(self, frame: rtc.AudioFrame) -> None:
         length = audio_ns(frame.samples_per_channel, frame.sample_rate)
         height = peak(frame)

@@ -86,8 +86,11 @@ class STT(Served, stt.STT[Any]):
     ) -> stt.SpeechEvent:
         """Recognise a whole recording through a stream, so that it is metered like one."""
         finals: list[stt.SpeechEvent] = []
-        async with self.stream(language=language, conn_options=conn_options) as stream:
-            for frame in buffer if isinstance(buffer, list) else [buffer]:
+        frames = buffer if isinstance(buffer, list) else [buffer]
+        stream = self.stream(language=language, conn_options=conn_options)
+        stream.remember(sum(frame.duration for frame in frames))
+        async with stream:
+            for frame in frames:
                 stream.push_frame(frame)
             stream.end_input()
             async for event in stream:
@@ -140,6 +143,10 @@ class RecognizeStream(TranscriptStream):
             conn_options=no_retry(conn_options),
             sample_rate=owner.sample_rate or NOT_GIVEN,
         )
+
+    def remember(self, seconds: float) -> None:
+        """Keep at least so much audio until it is text: a recording comes all at once."""
+        self._line.remember(seconds)
 
     def swap(self, plan: Plan) -> None:
         """Move to ``plan`` as soon as nobody is in the middle of an utterance."""
