@@ -56,29 +56,36 @@ async def paced(
 
 @dataclass
 class Stalls:
-    """``worst``: the longest this process kept its own event loop waiting, in seconds of CPU time.
+    """Whether this process kept its own event loop waiting.
 
-    CPU time, because a busy machine that runs somebody else is no stall of ours.
+    ``worst`` is the longest it did, in seconds of CPU time, because a busy machine that runs
+    somebody else is no stall of ours. ``share`` is how many of its beats the loop kept; that also
+    tells of work in a thread of this process, which may hold the loop up or just run beside it.
     """
 
     worst: float = 0.0
+    share: float = 0.0
 
 
 @asynccontextmanager
 async def stalls() -> AsyncIterator[Stalls]:
     found = Stalls()
+    beat, beats, began = 0.005, 0, time.perf_counter()
 
     async def tick() -> None:
+        nonlocal beats
         while True:
             before = time.process_time()
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(beat)
             found.worst = max(found.worst, time.process_time() - before)
+            beats += 1
 
     ticker = asyncio.create_task(tick())
     try:
         yield found
     finally:
         ticker.cancel()
+        found.share = beats * beat / (time.perf_counter() - began)
 
 
 def recordings() -> list[tuple[str, bytes]]:

@@ -115,7 +115,7 @@ async def test_speaking_never_stalls_the_event_loop(make: Callable[[], tts.TTS])
     voice = make()
     async with stalls() as found:
         await asyncio.gather(*(voice.synthesize(LONG[:600]).collect() for _ in range(3)))
-    assert found.worst < 0.05
+    assert found.share > 0.25
 
 
 def test_pieces_keep_every_word_and_stay_short() -> None:
