@@ -1,4 +1,4 @@
-"""Doubles: local servers that speak vendors' protocols, for tests, demonstrations and drills.
+"""Doubles: local servers that speak vendors' protocols, for tests and demonstrations.
 
     from trunkline.doubles import Double, Provider, Rule
 
