@@ -245,6 +245,7 @@ class Trunkline:
             live=live,
             replay_speed=how.replay_speed,
             turn_seconds=how.turn_seconds(candidate.options),
+            flush_is_final=how.flush_is_final,
         )
 
     def _client(self, name: str, how: catalog.Wire, closing: contextlib.AsyncExitStack) -> WireLLM:

@@ -18,7 +18,7 @@ from matrix import caller
 import trunkline
 from trunkline import inference
 from trunkline.core.models import Purpose, Settlement
-from trunkline.doubles import BillLine, Double, Provider, Rule, tones
+from trunkline.doubles import BillLine, Double, Pace, Provider, Rule, tones
 from trunkline.runtime.loud_vad import LoudVAD
 
 TEXT = "Good morning how are you. My room is cold and dark. Could somebody help me please."
@@ -90,6 +90,7 @@ class House:
         backup: Vendor,
         *,
         faults: Sequence[Rule] = (),
+        pace: Pace | None = None,
     ) -> AsyncIterator[House]:
         vendors = {"primary": primary, "backup": backup}
         rules = {"primary": list(faults), "backup": []}
@@ -98,7 +99,9 @@ class House:
             served = {}
             for name, vendor in vendors.items():
                 served[name] = await stack.enter_async_context(
-                    Double.serve([Provider(vendor.kind, port=0)], faults=rules[name])
+                    Double.serve(
+                        [Provider(vendor.kind, port=0, pace=pace or Pace())], faults=rules[name]
+                    )
                 )
             http = await stack.enter_async_context(aiohttp.ClientSession())
             house = cls(served, http)
@@ -158,7 +161,13 @@ class House:
         return inference.STT("both", http_session=self.http, vad=LoudVAD(), **options)
 
     async def hear(
-        self, pcm: bytes, *, milliseconds: float = 50, flushes: bool = False, bound: float = 30.0
+        self,
+        pcm: bytes,
+        *,
+        milliseconds: float = 50,
+        flushes: bool = False,
+        bound: float = 30.0,
+        faster: float = FASTER,
     ) -> Heard:
         """Say ``pcm`` to a new recogniser; everything that came, within ``bound`` seconds."""
         heard = Heard()
@@ -173,7 +182,7 @@ class House:
                     heard.error = error
 
             listening = asyncio.create_task(listen())
-            await caller.say(stream, pcm, faster=FASTER, milliseconds=milliseconds, flushes=flushes)
+            await caller.say(stream, pcm, faster=faster, milliseconds=milliseconds, flushes=flushes)
             with contextlib.suppress(RuntimeError):
                 stream.end_input()
             begun = asyncio.get_running_loop().time()

@@ -21,7 +21,7 @@ from listening import (
     speech,
 )
 
-from trunkline.doubles import Rule, tones
+from trunkline.doubles import Pace, Rule, tones
 
 SPEECH = speech()
 SPOKEN = tones.hear(SPEECH, 16000)
@@ -73,3 +73,13 @@ async def test_times_count_from_the_start_of_the_call(tmp_path: Path, vendor: Ve
     for word, start, end in heard.times:
         assert start == pytest.approx(spoken[word], abs=0.06), word
         assert end > start
+
+
+@pytest.mark.parametrize("vendor", [NOVA, SCRIBE], ids=str)
+async def test_a_loss_is_told_also_when_the_input_is_over(tmp_path: Path, vendor: Vendor) -> None:
+    """No deadline has to pass for it: the plugins tell of it while their input is open."""
+    rule, later = Rule(kind="die", after=3), Pace(first=0.5)
+    async with House.open(tmp_path, vendor, FLUX, faults=[rule], pace=later) as house:
+        whole(await house.hear(SPEECH, faster=1000.0))
+        outcomes = [outcome for _, outcome in house.attempts]
+    assert outcomes in (["stream_cut", "ok"], ["connect_failed", "ok"])

@@ -64,7 +64,8 @@ class Plugin:
 
     A recogniser takes audio that is said again ``replay_speed`` times faster than it was said, 0 as
     fast as it goes. One that finds the ends of turns waits up to ``turn_ms`` for the speaker to go
-    on; ``turn_option`` is the argument that changes this.
+    on; ``turn_option`` is the argument that changes this. ``flush_is_final`` says that a flush
+    makes everything heard final, as the end of the input does.
     """
 
     target: str
@@ -85,6 +86,7 @@ class Plugin:
     replay_speed: float = 0.0
     turn_ms: int = 0
     turn_option: str = ""
+    flush_is_final: bool = False
     variants: Mapping[str, Plugin] = field(default_factory=dict)
 
     def turn_seconds(self, options: Mapping[str, Any]) -> float:

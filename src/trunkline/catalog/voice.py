@@ -131,6 +131,7 @@ VOICE: Final[tuple[Provider, ...]] = (
             suffix="language",
             base_url="{base}/v1/listen",
             aliases={"endpointing": "endpointing_ms", "diarize": "enable_diarization"},
+            flush_is_final=True,
             variants={
                 "flux-": Plugin(
                     target="livekit.plugins.deepgram:STTv2",
@@ -191,6 +192,7 @@ VOICE: Final[tuple[Provider, ...]] = (
             default_model="scribe_v2_realtime",
             suffix="language_code",
             turn_ms=1500,
+            flush_is_final=True,
         ),
         tts=Plugin(
             target="livekit.plugins.elevenlabs:TTS",

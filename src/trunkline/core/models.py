@@ -135,7 +135,8 @@ class Candidate:
     ``live`` is what serves it once it is built: a client of ours or a plugin instance.
     ``replay_speed`` is how many times faster than it was said a recogniser takes audio that is said
     again; 0 is as fast as it goes. ``turn_seconds`` is how long after the last word it may wait for
-    the speaker to go on before it calls the words final. ``own`` marks an instance that the user
+    the speaker to go on before it calls the words final; ``flush_is_final`` says that a flush makes
+    them final at once. ``own`` marks an instance that the user
     built: what is inside it is known to nobody else.
     """
 
@@ -145,6 +146,7 @@ class Candidate:
     live: Any = None
     replay_speed: float = 0.0
     turn_seconds: float = 0.0
+    flush_is_final: bool = False
     own: bool = False
 
     @property

@@ -103,6 +103,7 @@ class AudioLine(Line[stt.SpeechEvent]):
         self._suspicion: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
         self._marks = self._speaking = self._resumed = self._moving = False
+        self._flush_is_final = False
         self._ended = self._is_told = self._done = self._dismissed = self._is_whole = False
 
     async def has_audio(self) -> bool:
@@ -145,8 +146,7 @@ class AudioLine(Line[stt.SpeechEvent]):
         self._ended = True
         self._arrived.set()
         if self._recogniser is not None:
-            self._recogniser.end_input()
-            self._expect_farewell()
+            self._end_input(self._recogniser)
         elif self._opened_at is not None:
             self._done = True
 
@@ -175,14 +175,14 @@ class AudioLine(Line[stt.SpeechEvent]):
         self._resumed = self._speaking
         self._debt = _debt(candidate, self._deadlines)
         recogniser = self._recogniser = self._opened = self._made(candidate)
+        self._flush_is_final = candidate.flush_is_final
         self._serves(candidate)
         recogniser.replay(self._buffer.entries())
         self._count_again()
         if able.manual_flush and None in self._buffer.entries():
             self._ask()
         if self._ended:
-            recogniser.end_input()
-            self._expect_farewell()
+            self._end_input(recogniser)
         return Attended(recogniser, self._conclude)
 
     def _made(self, candidate: Candidate) -> Recogniser:
@@ -377,6 +377,16 @@ class AudioLine(Line[stt.SpeechEvent]):
             self._expect_farewell()
 
     # The end of the input.
+
+    def _end_input(self, recogniser: Recogniser) -> None:
+        """Ask for everything heard. Where a flush will do, the input stays open while it is owed:
+        a plugin whose input has ended may take the loss of its connection for a farewell.
+        """
+        if self._owes and self._flush_is_final:
+            recogniser.flush()
+        else:
+            recogniser.end_input()
+        self._expect_farewell()
 
     def _expect_farewell(self) -> None:
         """Give the recogniser a deadline for what it owes, a moment when it owes nothing."""
