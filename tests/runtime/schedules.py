@@ -32,6 +32,7 @@ from trunkline.core.models import (
 )
 from trunkline.runtime.attempt import Engine
 from trunkline.runtime.gate import Gate
+from trunkline.runtime.gate_rules import Audience
 from trunkline.runtime.health import HealthBook
 from trunkline.runtime.meter import Metered
 
@@ -112,8 +113,13 @@ class Witness(Gate):
         super().__init__(ledger, lambda _: None, lambda _: None)
         self.reserved: list[Attempt] = []
 
-    async def reserve(self, attempt: Attempt, estimate: Callable[[], Usage] = Usage) -> None:
-        await super().reserve(attempt, estimate)
+    async def reserve(
+        self,
+        attempt: Attempt,
+        estimate: Callable[[], Usage] = Usage,
+        audience: Audience = Audience.ANYBODY,
+    ) -> None:
+        await super().reserve(attempt, estimate, audience)
         self.reserved.append(attempt)
 
     def settle(self, attempt: Attempt, metered: Metered) -> None:

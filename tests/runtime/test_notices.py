@@ -18,7 +18,9 @@ from livekit.agents.utils import http_context
 from livekit.agents.voice import io
 
 import trunkline
+from trunkline.core.budgets import FAREWELL
 from trunkline.core.events import AttemptRefused
+from trunkline.core.limits import PATIENCE
 from trunkline.core.models import Attempt
 from trunkline.core.ports import Change, Said
 from trunkline.doubles import Double, Provider, Rule, tones
@@ -118,7 +120,7 @@ async def calling(
     place: Path,
     *,
     modality: str = "",
-    notice: str = NOTICE,
+    notice: str | bool | None = NOTICE,
     limit: dict[str, Any] | None = None,
     says: str = "",
     faults: tuple[Rule, ...] = (),
@@ -127,7 +129,7 @@ async def calling(
     """A call under a budget of its ``modality`` (every one: of all) that is spent already."""
     scope = {"scope": [{"modality": modality}]} if modality else {}
     budget = {**scope, "window": "total", "amount": {"requests": 1}}
-    said = {"notice": notice} if notice else {}
+    said = {} if notice is None else {"notice": notice}
     providers = [Provider("openai", replies=(ANSWER,)), Provider("deepgram"), Provider("cartesia")]
     async with contextlib.AsyncExitStack() as stack:
         double = await stack.enter_async_context(Double.serve(providers, faults=list(faults)))
@@ -190,6 +192,28 @@ async def test_a_refused_model_answers_with_the_notice_and_the_call_ends(tmp_pat
     assert len(call.refused) == 1
 
 
+@pytest.mark.parametrize("modality", ["llm", "tts", "stt"])
+async def test_without_words_of_the_settings_a_refused_caller_is_told_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modality: str
+) -> None:
+    monkeypatch.setattr("trunkline.runtime.gate.GRACE", 1.0)
+    async with calling(tmp_path, modality=modality, notice=None) as call:
+        if modality != "stt":
+            await call.session.generate_reply(user_input="Hello?")
+        await call.ends()
+    assert call.speaker.words == words(FAREWELL)
+    assert call.reason == "user_initiated"
+
+
+async def test_a_limit_has_words_of_its_own(tmp_path: Path) -> None:
+    limit = {"amount": {"requests": 1}, "per": "hour"}
+    async with calling(tmp_path, modality="llm", limit=limit, notice=None) as call:
+        await call.session.generate_reply(user_input="Hello?")
+        await call.session.generate_reply(user_input="Hello?")
+        assert call.speaker.words == words(f"{ANSWER} {PATIENCE}")
+        assert not call.closed.is_set()
+
+
 async def test_a_refused_voice_says_the_notice_and_the_call_ends(tmp_path: Path) -> None:
     async with calling(tmp_path, modality="tts") as call:
         await call.session.generate_reply(user_input="Hello?")
@@ -221,7 +245,7 @@ async def test_a_refused_call_hears_the_notice_as_its_first_answer(tmp_path: Pat
 
 
 async def test_without_a_notice_a_refused_recogniser_ends_the_call(tmp_path: Path) -> None:
-    async with calling(tmp_path, modality="stt", notice="") as call:
+    async with calling(tmp_path, modality="stt", notice=False) as call:
         await call.ends()
         await asyncio.sleep(1.2)
     assert "listen" not in call.asked

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ TEXT = "the quick brown fox jumps over a lazy dog while seven wizards brew extra
 WORDS = TEXT.split()
 RATE = 16000
 AT_ONCE = 8
+SESSION = 20
+"""Calls that a line makes with one client: making one costs more than a call does."""
 PACE = Pace(first=0.003, between=0.001, rtf=0.005)
 DEADLINE = 0.4
 PATIENCE = 10.0
@@ -152,47 +154,62 @@ async def trading(
             stop()
 
 
-async def calls(trade: Trade, call: Callable[[Trade], Awaitable[None]], times: int) -> None:
+@dataclass(frozen=True)
+class Kind:
+    """What callers do: the client that a line makes, and one call with it."""
+
+    client: Callable[[Trade], Any]
+    call: Callable[[Trade, Any], Awaitable[None]]
+
+
+async def calls(trade: Trade, kind: Kind, times: int) -> None:
     """So many calls, some at once; a call that fails is a call."""
-
-    async def one(limit: asyncio.Semaphore) -> None:
-        async with limit, asyncio.timeout(60):
-            with contextlib.suppress(APIError, RuntimeError):  # RuntimeError: pushed after the end
-                await call(trade)
-
-    limit = asyncio.Semaphore(AT_ONCE)
-    await asyncio.gather(*(one(limit) for _ in range(times)))
+    left = iter(range(times))
+    await asyncio.gather(*(_line(trade, kind, left) for _ in range(min(AT_ONCE, times))))
     async with asyncio.timeout(30):
         while any(one.outcome == "running" for one in trade.double.requests):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
-def chat(*, barge: bool) -> Callable[[Trade], Awaitable[None]]:
-    async def call(trade: Trade) -> None:
+async def _line(trade: Trade, kind: Kind, left: Iterator[int]) -> None:
+    """One call after another, as long as any are left; now and then the line is a new one."""
+    ended = False
+    while not ended:
+        client = kind.client(trade)
+        try:
+            for _ in range(SESSION):
+                ended = next(left, None) is None
+                if ended:
+                    break
+                async with asyncio.timeout(60):
+                    # RuntimeError: pushed after the end
+                    with contextlib.suppress(APIError, RuntimeError):
+                        await kind.call(trade, client)
+        finally:
+            await client.aclose()
+
+
+def chat(*, barge: bool) -> Kind:
+    async def call(trade: Trade, model: Any) -> None:
         context = llm.ChatContext.empty()
         context.add_message(role="system", content=sentence(trade.random, 40))
         context.add_message(role="user", content=sentence(trade.random, 20))
         left = trade.random.randint(1, 60) if barge else None
-        model = inference.LLM("main")
-        try:
-            async with model.chat(chat_ctx=context) as stream:
-                async for _ in stream:
-                    left = None if left is None else left - 1
-                    if left == 0:
-                        break
-        finally:
-            await model.aclose()
+        async with model.chat(chat_ctx=context) as stream:
+            async for _ in stream:
+                left = None if left is None else left - 1
+                if left == 0:
+                    break
 
-    return call
+    return Kind(lambda _: inference.LLM("main"), call)
 
 
-def speak(*, barge: bool) -> Callable[[Trade], Awaitable[None]]:
+def speak(*, barge: bool) -> Kind:
     """Text comes word by word; a barge-in may come before its end."""
 
-    async def call(trade: Trade) -> None:
+    async def call(trade: Trade, voice: Any) -> None:
         words = sentence(trade.random, 40).split(" ")
         left = trade.random.uniform(0, 3) if barge else float("inf")
-        voice = inference.TTS("main", http_session=trade.http)
         stream = voice.stream()
 
         async def push() -> None:
@@ -211,31 +228,26 @@ def speak(*, barge: bool) -> Callable[[Trade], Awaitable[None]]:
         finally:
             pushing.cancel()
             await asyncio.gather(pushing, return_exceptions=True)
-            await voice.aclose()
 
-    return call
+    return Kind(lambda trade: inference.TTS("main", http_session=trade.http), call)
 
 
-def hear(*, barge: bool) -> Callable[[Trade], Awaitable[None]]:
+def hear(*, barge: bool) -> Kind:
     """Audio faster than it is said; half of those who may leave in the middle do."""
 
-    async def call(trade: Trade) -> None:
+    async def call(trade: Trade, recogniser: Any) -> None:
         pcm = tones.encode(sentence(trade.random, 6), RATE) + bytes(RATE)
         frames = [pcm[at : at + 640].ljust(640, b"\0") for at in range(0, len(pcm), 640)]
         leaves = barge and trade.random.random() < 0.5
         if leaves:
             frames = frames[: trade.random.randint(1, len(frames))]
-        recogniser = inference.STT("main", http_session=trade.http, vad=LoudVAD())
-        try:
-            async with recogniser.stream() as stream:
-                for frame in frames:
-                    stream.push_frame(rtc.AudioFrame(frame, RATE, 1, 320))
-                    await asyncio.sleep(0.001)
-                if not leaves:
-                    stream.end_input()
-                    async for _ in stream:
-                        pass
-        finally:
-            await recogniser.aclose()
+        async with recogniser.stream() as stream:
+            for frame in frames:
+                stream.push_frame(rtc.AudioFrame(frame, RATE, 1, 320))
+                await asyncio.sleep(0.001)
+            if not leaves:
+                stream.end_input()
+                async for _ in stream:
+                    pass
 
-    return call
+    return Kind(lambda trade: inference.STT("main", http_session=trade.http, vad=LoudVAD()), call)

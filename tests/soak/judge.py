@@ -20,6 +20,8 @@ LONGEST = 3 * DEADLINE + _SLACK
 _GROWTH_KIB = 40 * 1024
 """What a process may take after its first half: caches that fill, a model that is loaded."""
 _DESCRIPTORS = 16
+SEAMS = 3
+"""Words that are heard twice, or in part, where one voice follows another."""
 
 
 @dataclass
@@ -62,17 +64,17 @@ def _problem(call: Call) -> str:
     if call.silence > LONGEST:
         return f"waited more than {LONGEST:g} s"
     if not call.error:
-        lost, cut = _missing(expected, call.words)
+        lost, cut = missing(expected, call.words)
         if lost:
             return f"lost words without an error: {' '.join(call.words)}"
-        return "repeated more than a word a seam" if cut > 3 else ""
+        return "repeated more than a word a seam" if cut > SEAMS else ""
     stopped = call.modality == Modality.LLM and call.words
     if stopped:
         return "" if call.words == expected[: len(call.words)] else "said other words"
     return "" if len(set(call.causes)) == 2 else f"failed though one was not asked: {call.causes}"
 
 
-def _missing(expected: Sequence[str], heard: Sequence[str]) -> tuple[int, int]:
+def missing(expected: Sequence[str], heard: Sequence[str]) -> tuple[int, int]:
     """(words that are missing in the order, words beside them)."""
     at = 0
     for word in heard:

@@ -22,8 +22,8 @@ import msgspec
 import pytest
 
 from soak.caller import Call
-from soak.judge import LONGEST
-from soak.vendors import ANSWER, configuration, exchange
+from soak.judge import LONGEST, SEAMS, missing
+from soak.vendors import ANSWER, FAULTY, configuration, exchange
 from trunkline.compose import Trunkline, configure
 from trunkline.core.models import Modality
 from trunkline.core.scopes import Unit, used
@@ -152,7 +152,9 @@ def judge(
         modality = MODALITY_OF[name]
         spent = total(recorded, unit, modality)
         assert pools(trunkline.state)[f"budget:{name}"] == spent, "the ledger's sum is the budget's"
-        notices = len(NOTICE) * refused[modality] if unit is Unit.CHARACTERS else 0
+        # a voice that is struck in the middle of a notice is followed by another
+        said = len(NOTICE) * refused[modality] * (1 + 2 * FAULTY)
+        notices = said if unit is Unit.CHARACTERS else 0
         assert spent <= size.caps[name] + in_flight * MOST[unit] + notices
         assert spent, f"{name}: nobody was served"
         assert refused[modality], f"{name} was never spent"
@@ -195,9 +197,13 @@ def total(recorded: Sequence[Recorded], unit: Unit, modality: str) -> int:
 
 
 def told_so(call: Call) -> bool:
-    """Whether the caller heard or read the notice, at the end of what was said."""
+    """Whether the caller heard or read the notice, at the end of what was said.
+
+    Where one voice follows another in the middle of it, a word is heard twice.
+    """
     words = NOTICE.split() if call.modality == Modality.LLM else tones.words_of(NOTICE)
-    return call.words[-len(words) :] == words
+    heard = call.words[-len(words) - SEAMS :]
+    return call.words[-1:] == words[-1:] and missing(words, heard)[0] == 0
 
 
 def ending(call: Call) -> str:

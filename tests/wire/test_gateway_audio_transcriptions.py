@@ -320,6 +320,16 @@ async def test_budgets_and_limits_are_asked_first(tmp_path: Path) -> None:
         assert len(house.doubles["stt0"].requests) == 1
 
 
+async def test_a_notice_lets_no_recording_through(tmp_path: Path) -> None:
+    """A call is heard on until it is told; a recording has nobody to tell."""
+    budget = {"window": "total", "amount": {"requests": 1}, "notice": "We are closed."}
+    async with speech(tmp_path, stt=[WHISPER], budgets={"all": budget}) as house:
+        for status in (200, 429, 429):
+            async with hear(house, WAV) as response:
+                assert response.status == status
+        assert len(house.doubles["stt0"].requests) == 1
+
+
 async def test_a_recording_longer_than_any_buffer_is_heard_whole(tmp_path: Path) -> None:
     numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     file = recorded(spoken(*numbers, gap=9.0, rate=16000), "flac", 16000)

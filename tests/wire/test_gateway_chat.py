@@ -28,6 +28,7 @@ from gateway_house import (
 from llm_server import CUT, DONE, NO_ANSWER, STALL, Answer, delta, event, say, usage
 
 from trunkline.catalog import PROVIDERS, served_by
+from trunkline.core.budgets import FAREWELL
 from trunkline.core.models import Modality, Purpose
 from trunkline.gateway import exchange
 
@@ -397,6 +398,20 @@ async def test_an_apology_is_an_answer(tmp_path: Path, stream: bool) -> None:
         else:
             async with house.ask() as answer:
                 assert (await answer.json())["choices"][0]["message"]["content"] == "I am sorry."
+
+
+async def test_an_agent_is_answered_for_its_caller_when_it_is_refused(tmp_path: Path) -> None:
+    """Who comes with a token has somebody on the line; who has a bearer key may be any program."""
+    spent = {"window": "total", "amount": {"requests": 1}}
+    agent = {"Authorization": f"Bearer {token()}"}
+    async with serving(tmp_path, say("Hi"), budgets={"all": spent}) as (house, servers):
+        assert text_of(await streamed(house)) == "Hi"
+        async with house.ask(headers=agent) as answer:
+            said = (await answer.json())["choices"][0]["message"]["content"]
+            assert (answer.status, said) == (200, FAREWELL)
+        async with house.ask() as answer:
+            assert answer.status == 429
+        assert len(servers[0].requests) == 1
 
 
 @pytest.mark.parametrize("notice", ["", "That was enough."])

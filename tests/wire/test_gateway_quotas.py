@@ -15,7 +15,7 @@ from trunkline.gateway import stt
 from trunkline.runtime.loud_vad import LoudVAD
 
 RATE = {"limits": {"few": {"amount": {"requests": 1}, "per": "minute"}}}
-STREAMS = {"limits": {"few": {"amount": {"streams": 1}}}}
+STREAMS = {"limits": {"few": {"amount": {"streams": 1}, "notice": False}}}
 
 
 async def _status(house: House) -> int:

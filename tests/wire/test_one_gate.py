@@ -421,6 +421,32 @@ async def test_no_way_leads_past_the_gate(tmp_path: Path, name: str) -> None:
     await stays_shut(tmp_path, WAYS[name])
 
 
+@pytest.mark.parametrize("room", [1, 9])
+async def test_a_hedge_passes_the_gate_for_itself(tmp_path: Path, room: int) -> None:
+    """The first attempt takes all of the budget's room, or a part, and hangs."""
+
+    async def hangs(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(4096):
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(hangs, "127.0.0.1", 0)
+    async with server, listening(spent=room == 1) as there:
+        said = settings(there.url, spent=False)
+        first = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        said["providers"]["slow"] = {"kind": "openai", "api_key": "key", "base_url": first}
+        said["routes"]["brain"] |= {
+            "candidates": ["slow/gpt-4.1", "openai/gpt-4.1"],
+            "hedge": {"after": 0.05, "share": 1.0},
+        }
+        said["budgets"] = {"tight": {"window": "total", "amount": {"requests": room}}}
+        (tmp_path / "trunkline.yaml").write_text(json.dumps(said))
+        trunkline.configure(tmp_path / "trunkline.yaml", tmp_path / "state")
+        await there.use(inference.LLM("brain"), chatted)
+        await trunkline.aclose()
+    assert bool(there.connections) == (room > 1)
+
+
 @pytest.mark.parametrize("path", sorted(DOORS))
 async def test_no_door_leads_past_the_gate(tmp_path: Path, path: str) -> None:
     await stays_shut(tmp_path, DOORS[path], door=True)

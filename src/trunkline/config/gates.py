@@ -77,7 +77,7 @@ def _budget(
         replace(window, zone=zone.value) if zone else window,
         *amount,
         steps,
-        notice=_text(fields, "notice"),
+        notice=fields["notice"].value if "notice" in fields else None,
         shadow="shadow" in fields and fields["shadow"].value,
         fail_open=_fail_open(fields),
     )
@@ -127,7 +127,7 @@ def _limit(name: str, entry: Read, problems: Problems) -> Limit | None:
         most,
         rate,
         wait=wait,
-        notice=_text(fields, "notice"),
+        notice=fields["notice"].value if "notice" in fields else None,
         shadow="shadow" in fields and fields["shadow"].value,
         fail_open=_fail_open(fields),
     )
@@ -227,10 +227,6 @@ def _bounded(read: Read | None, most: float, problems: Problems) -> float:
     if seconds > most:
         problems.at(read.node, f"must be at most {most:g} seconds: a caller is waiting")
     return seconds
-
-
-def _text(fields: Mapping[str, Read], key: str) -> str:
-    return str(fields[key].value) if key in fields else ""
 
 
 def _fail_open(fields: Mapping[str, Read]) -> bool:

@@ -88,6 +88,18 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Words:
+    """A sentence, empty for ``false``."""
+
+    label: str = "text or `false`"
+
+    def read(self, node: Node, problems: Problems) -> Read | None:
+        if isinstance(node, Scalar) and node.value is False:
+            return Read("", node)
+        return Text().read(node, problems)
+
+
+@dataclass(frozen=True)
 class WindowName:
     label: str = "`hour`, `day`, `week`, `month`, `total`, `call`, or a length such as `24h`"
 
@@ -184,7 +196,11 @@ _STEP = Section(
     }
 )
 _SHARED = {
-    "notice": Key(Text(), "what a refused caller is told, in words to be spoken", "none"),
+    "notice": Key(
+        Words(),
+        "what a refused caller is told, in words to be spoken; `false`: nothing",
+        "as below",
+    ),
     "shadow": Key(YesNo(), "decide and tell, but hinder nobody", "`false`"),
     "without_store": Key(
         OneOf(WithoutStore), "what happens while what is spent cannot be looked up", "`allow`"

@@ -16,6 +16,9 @@ from .windows import Kind, Window
 
 MILLION = 1_000_000
 
+FAREWELL = "I am sorry, I have to end this call here. Please call again later. Goodbye."
+"""What a caller is told whose attempt is blocked, where the settings have no words for it."""
+
 
 class Action(StrEnum):
     """What a threshold does: tell, make wait, take another route, refuse."""
@@ -43,6 +46,8 @@ class Step:
 class Budget:
     """``amount`` is in the unit's base. ``notice`` is said to a caller whose attempt is blocked.
 
+    None is ``FAREWELL``, for those who are known to be in a call; empty is nothing.
+
     A ``shadow`` decides and tells, but hinders nobody. ``fail_open`` lets attempts pass while the
     store is away.
     """
@@ -53,7 +58,7 @@ class Budget:
     unit: Unit
     amount: int
     steps: tuple[Step, ...]
-    notice: str = ""
+    notice: str | None = None
     shadow: bool = False
     fail_open: bool = True
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from .scopes import Scope, Unit
 
+PATIENCE = "I am sorry, I cannot answer that right now. Please try again in a moment."
+"""What a caller is told whose attempt is refused, where the settings have no words for it."""
+
 SLICE_NS = 100_000_000
 """How much of the rate a process takes at once: what it does not use it gives back about then."""
 
@@ -49,7 +52,8 @@ class Limit:
     """``rate`` is None for a limit of ``amount`` streams at once.
 
     An attempt that finds no room waits up to ``wait`` seconds for it and is then refused, with
-    ``notice`` for the caller. ``shadow`` and ``fail_open`` mean what they mean for a budget.
+    ``notice`` for the caller: None is ``PATIENCE``, for those who are known to be in a call, and
+    empty is nothing. ``shadow`` and ``fail_open`` mean what they mean for a budget.
     """
 
     name: str
@@ -58,7 +62,7 @@ class Limit:
     amount: int
     rate: Rate | None = None
     wait: float = 0.0
-    notice: str = ""
+    notice: str | None = None
     shadow: bool = False
     fail_open: bool = True
 

@@ -16,6 +16,7 @@ from livekit.agents.vad import VAD, VADCapabilities, VADEvent, VADEventType, VAD
 
 from ..core.models import Candidate, Deadlines, Modality, Plan, Quality, Terms, Usage
 from ..errors import DeadlineExceeded, EmptyOutput, ProviderError, StreamCut
+from ..runtime.gate_rules import Audience
 from ..runtime.line import Line, ProviderStream
 from ..runtime.livekit_recogniser import Attended, PluginRecogniser, Recogniser
 from ..runtime.livekit_segments import SegmentRecogniser
@@ -60,6 +61,7 @@ class RecordingLine(Line[stt.SpeechEvent]):
     """
 
     modality = Modality.STT
+    audience = Audience.NOBODY
 
     def __init__(self, recording: Recording, sink: TranscriptSink, plan: Plan, vad: VAD) -> None:
         self._recording = recording

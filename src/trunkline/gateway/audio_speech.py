@@ -35,6 +35,7 @@ async def say(house: Switchboard, exchange: Exchange) -> None:
         try:
             if is_speakable(asked.text):
                 line = SpokenLine(answer)
+                line.audience = exchange.principal.audience
                 line.push(asked.text)
                 line.end()
                 await speak(house, asked.ask, identity, line)

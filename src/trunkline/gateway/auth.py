@@ -20,6 +20,7 @@ import msgspec
 from ..clock import now_ns
 from ..config import GatewaySettings
 from ..errors import UsageError
+from ..runtime.gate_rules import Audience
 from .refusal import Refusal
 
 LEEWAY = 30.0
@@ -53,9 +54,18 @@ _claims_of = msgspec.json.Decoder(_Claims).decode
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who was let in: the API key, or ``bearer[0]`` for the first bearer key of the settings."""
+    """Who was let in: the API key, or ``bearer[0]`` for the first bearer key of the settings.
+
+    ``is_agent``: by a token, as LiveKit's agents are. A bearer key may be any program's.
+    """
 
     name: str
+    is_agent: bool = False
+
+    @property
+    def audience(self) -> Audience:
+        """Who hears what is answered, as far as that is known."""
+        return Audience.CALLER if self.is_agent else Audience.ANYBODY
 
 
 class Keyring:
@@ -112,7 +122,7 @@ class Keyring:
             raise _unauthorized("the token is not valid yet: check the clocks")
         if claims.inference is None or not claims.inference.perform:
             raise Refusal(403, "the token lacks the grant inference.perform", code="missing_grant")
-        return Principal(claims.iss)
+        return Principal(claims.iss, is_agent=True)
 
     def _digest(self, key: str) -> bytes:
         return hashlib.blake2b(key.encode("utf-8", "replace"), key=self._salt).digest()

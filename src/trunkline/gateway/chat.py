@@ -30,17 +30,18 @@ async def complete(house: Switchboard, exchange: Exchange) -> None:
     keep_alive = answer.keep_alive if isinstance(answer, StreamedAnswer) else None
     with house.plans.lease(Ask(Modality.LLM, Wanted(asked.model), provider=provider)) as plan:
         async with exchange.attended(keep_alive):
-            await _serve(house.trunkline.engine, plan, asked, identity, answer)
+            line = ChatLine(plan, asked, answer)
+            line.audience = exchange.principal.audience
+            await _serve(house.trunkline.engine, plan, line, identity, answer)
 
 
 async def _serve(
     engine: Engine,
     plan: Plan,
-    asked: Asked,
+    line: ChatLine,
     identity: Identity,
     answer: StreamedAnswer | WholeAnswer,
 ) -> None:
-    line = ChatLine(plan, asked, answer)
     try:
         await engine.run(line, plan, identity)
     except TrunklineError as error:

@@ -13,6 +13,7 @@ from livekit.agents import APIError
 from ..compose import Wanted
 from ..core.models import Identity, Modality, Plan
 from ..errors import TrunklineError, UsageError
+from ..runtime.gate_rules import Audience
 from ..runtime.livekit_errors import from_livekit
 from ..runtime.stt import STT
 from .endpointing import voice_activity
@@ -36,6 +37,8 @@ from .switchboard import Switchboard
 from .websocket import Socket
 
 logger = logging.getLogger("trunkline")
+
+_NOBODY = Audience.NOBODY
 
 _IDLE_SECONDS = 600.0
 """A stream without audio: a caller may mute for a while."""
@@ -90,6 +93,8 @@ class Hearing:
             sample_rate=None,
             vad=vad,
             closing=None,
+            # who listens on for a notice does so once a call, so it must be known which it is
+            audience=socket.principal.audience if identity.job or identity.room else _NOBODY,
         )
         self._stream = self._stt.stream(conn_options=options_of(created.connection))
         self._transcripts = Transcripts(socket.id, lambda: str(self._stt.serving))

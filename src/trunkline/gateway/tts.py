@@ -174,7 +174,9 @@ class Utterance:
         if not self._parts or self._parts[-1][0] != ask:
             if self._parts:
                 self._parts[-1][1].end()
-            self._parts.append((ask, SpokenLine(self._speaker)))
+            line = SpokenLine(self._speaker)
+            line.audience = self._conversation.socket.principal.audience
+            self._parts.append((ask, line))
             self._grown.set()
         line = self._parts[-1][1]
         line.push(sentence.transcript)

@@ -33,6 +33,7 @@ from ..errors import (
 from ..store.process import own
 from .deadline import Watch
 from .gate import Gate
+from .gate_rules import Audience
 from .health import HealthBook
 from .hedge import ALONE, Allowance, Outrun, Race, Side
 from .line import Line, Out, ProviderStream
@@ -190,7 +191,8 @@ class Engine:
     ) -> bool:
         """Try one candidate to its end; False when the line moved. Raises its ProviderError."""
         attempt.terms = line.terms(candidate)
-        await self._gate.reserve(attempt, partial(line.estimate, candidate))
+        audience = Audience.NOBODY if attempt.purpose is Purpose.PROBE else line.audience
+        await self._gate.reserve(attempt, partial(line.estimate, candidate), audience)
         begun = monotonic_ns()
         task = asyncio.current_task()
         assert task is not None

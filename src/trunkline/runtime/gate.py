@@ -21,6 +21,7 @@ from ..errors import Refused, StoreError
 from .gate_holding import Opening, Shortage
 from .gate_keeper import GRACE, Keeper
 from .gate_purse import Price
+from .gate_rules import Audience
 from .meter import Metered
 
 _RETRY = 0.03
@@ -61,8 +62,15 @@ class Gate:
         self._notices: dict[str, tuple[float, int, int]] = {}
         self._listening: dict[str, None] = {}
 
-    async def reserve(self, attempt: Attempt, estimate: Callable[[], Usage] = Usage) -> None:
+    async def reserve(
+        self,
+        attempt: Attempt,
+        estimate: Callable[[], Usage] = Usage,
+        audience: Audience = Audience.ANYBODY,
+    ) -> None:
         """Allow ``attempt`` to open, or raise Refused. ``estimate`` tells the most it may use.
+
+        ``audience`` decides on the notice that a refusal has.
 
         An attempt that fits into this process's slices passes without I/O. Otherwise it waits for
         the store, for slices that other processes do not use, and as long as its limits say.
@@ -73,6 +81,7 @@ class Gate:
         opening = purse.opening(attempt, estimate)
         if opening is None:
             return
+        opening.audience = audience
         if not purse.apply(opening):
             await self._wait(self._keeper, opening)
         self._keeper.wake()
@@ -171,10 +180,10 @@ class Gate:
             keeper.purse.abandon(opening)
             raise
         for one in opening.shadowed:
-            self._tell(opening.attempt, one.refusal(opening.attempt), shadow=True)
+            self._tell(opening.attempt, one.refusal(opening), shadow=True)
         if shortage is None:
             return
-        refused = shortage.refusal(opening.attempt)
+        refused = shortage.refusal(opening)
         if self._is_notice(opening):
             keeper.purse.apply(opening, force=True)
             return

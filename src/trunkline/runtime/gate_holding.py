@@ -15,7 +15,7 @@ from ..core.models import Attempt, Usage
 from ..core.ports import Ask, Change, Level
 from ..core.windows import Period
 from ..errors import Refused
-from .gate_rules import Rule
+from .gate_rules import Audience, Rule
 from .meter import Metered
 
 _NEVER_NS = 2**63
@@ -154,16 +154,16 @@ class Shortage:
     need: int
     level: Level | None
 
-    def refusal(self, attempt: Attempt) -> Refused:
-        """The answer to ``attempt``, which is refused for it."""
-        rule = self.holding.rule
+    def refusal(self, opening: Opening) -> Refused:
+        """The answer to ``opening``, which is refused for it."""
+        rule, audience = self.holding.rule, opening.audience
         if self.level is not None:
-            return rule.refusal(attempt, self.need, self.level, now_ns())
+            return rule.refusal(opening.attempt, self.need, self.level, now_ns(), audience)
         return Refused(
             f"{rule} cannot be looked up, and is set to refuse what it cannot count",
             retry_after=1.0,
             rule=str(rule),
-            notice=rule.of.notice,
+            notice=rule.notice(audience),
         )
 
 
@@ -189,6 +189,7 @@ class Opening:
     attempt: Attempt
     estimate: Usage
     takes: list[tuple[Holding, int]]
+    audience: Audience = Audience.ANYBODY
     applied: bool = False
     abandoned: bool = False
     record: bytes = b""

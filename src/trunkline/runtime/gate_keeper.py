@@ -161,7 +161,7 @@ class Keeper:
             assert opening.metered is not None
             shortage = self.purse.grow(opening, opening.metered().usage)
             if shortage is not None and opening.ends_at is None:
-                opening.doom(shortage.refusal(opening.attempt), GRACE)
+                opening.doom(shortage.refusal(opening), GRACE)
                 opening.starved = True
             elif shortage is None and opening.starved:
                 opening.ends_at, opening.starved = None, False

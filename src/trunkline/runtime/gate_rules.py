@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 
 import msgspec
 
-from ..core.budgets import MILLION, Action, Budget, Step
-from ..core.limits import Limit
+from ..core.budgets import FAREWELL, MILLION, Action, Budget, Step
+from ..core.limits import PATIENCE, Limit
 from ..core.models import Attempt, Charge, Identity, Modality, Usage, money
 from ..core.ports import Ask, Level
 from ..core.scopes import Unit, countable, counter
@@ -20,6 +21,18 @@ _ALWAYS = Period(0, None, 0)
 
 _MINUTE_NS = 60_000_000_000
 _PER_MINUTE = {Unit.REQUESTS: "rpm", Unit.TOKENS: "tpm"}
+
+
+class Audience(Enum):
+    """Who hears what an attempt brings, and so what is said in its place when it is refused.
+
+    ``NOBODY``: a program, which gets the error. ``ANYBODY``: it is not known; settings that have a
+    notice know. ``CALLER``: a person in a call, who is told in any case.
+    """
+
+    NOBODY = "nobody"
+    ANYBODY = "anybody"
+    CALLER = "caller"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +105,22 @@ class Rule:
             return 0
         return countable(self.counted(usage, charge.nanos if charge else 0))
 
-    def refusal(self, attempt: Attempt, need: int, level: Level, now_ns: int) -> Refused:
+    def notice(self, audience: Audience) -> str:
+        """What is said to whoever is refused; empty for nothing."""
+        if audience is Audience.NOBODY:
+            return ""
+        if self.of.notice is None and audience is Audience.CALLER:
+            return FAREWELL if isinstance(self.of, Budget) else PATIENCE
+        return self.of.notice or ""
+
+    def refusal(
+        self,
+        attempt: Attempt,
+        need: int,
+        level: Level,
+        now_ns: int,
+        audience: Audience = Audience.ANYBODY,
+    ) -> Refused:
         """Why ``attempt`` may not open: the rule, its state and when it has room again."""
         text = self.of.unit.text
         if isinstance(self.of, Limit):
@@ -111,7 +139,7 @@ class Rule:
             f"take {text(need)}: {told}",
             retry_after=after,
             rule=str(self),
-            notice=self.of.notice,
+            notice=self.notice(audience),
             ends_call=isinstance(self.of, Budget),
             quotas=self._quotas(level),
         )

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 from ..core.models import Candidate, Modality, Plan, Terms, Usage
 from ..errors import ProviderError, TrunklineError
 from .deadline import Watch
+from .gate_rules import Audience
 from .meter import Metered
 
 Out = TypeVar("Out")
@@ -45,6 +46,7 @@ class Line(ABC, Generic[Out]):
 
     modality: ClassVar[Modality]
     watch: Watch | None = None
+    audience: Audience = Audience.ANYBODY
 
     @abstractmethod
     def open(self, candidate: Candidate) -> ProviderStream[Out]:

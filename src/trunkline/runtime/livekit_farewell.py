@@ -11,9 +11,15 @@ from typing import Any
 
 from livekit.agents import llm, stt, tts
 
+from .gate_rules import Audience
 from .livekit_compat import current_speech, is_closing, session_of
 
 Model = stt.STT[Any] | llm.LLM[Any] | tts.TTS[Any]
+
+
+def audience_of(model: Model) -> Audience:
+    """Who hears ``model``: a caller where a session uses it; outside of one nobody knows."""
+    return Audience.ANYBODY if session_of(model) is None else Audience.CALLER
 
 
 def end_after_speech(model: Model) -> None:

@@ -16,7 +16,7 @@ from .attempt import Engine
 from .chat_line import ChatLine
 from .livekit_compat import ChatStream, current_turn, no_retry
 from .livekit_errors import to_livekit
-from .livekit_farewell import end_after_speech
+from .livekit_farewell import audience_of, end_after_speech
 from .livekit_options import with_options
 from .probes import probe
 from .served import Served
@@ -131,6 +131,7 @@ class LLMStream(ChatStream):
 
     async def _run(self) -> None:
         owner = self._owner
+        self._line.audience = audience_of(owner)
         try:
             await owner.engine.run(self._line, self._plan, owner.identity(), turn=self._turn)
         except AllCandidatesFailed as error:

@@ -16,6 +16,7 @@ from ..core.models import Candidate, Identity, Modality, Plan
 from ..errors import Refused, TrunklineError
 from .attempt import Engine
 from .audio_line import AudioLine
+from .gate_rules import Audience
 from .livekit_compat import (
     TranscriptStream,
     forward_conversation_item,
@@ -23,7 +24,7 @@ from .livekit_compat import (
     no_retry,
 )
 from .livekit_errors import to_livekit
-from .livekit_farewell import say_and_end
+from .livekit_farewell import audience_of, say_and_end
 from .livekit_options import with_options
 from .livekit_recogniser import joined
 from .probes import probe
@@ -38,6 +39,7 @@ class STT(Served, stt.STT[Any]):
 
     Each candidate's ``live`` is a plugin's STT. Audio is handed on at ``sample_rate`` Hz, or as it
     comes when that is None. ``vad`` ends the utterances of candidates that cannot stream.
+    ``audience`` None is that of the session that uses it.
     """
 
     def __init__(
@@ -49,10 +51,12 @@ class STT(Served, stt.STT[Any]):
         sample_rate: int | None,
         vad: VAD | None,
         closing: Callable[[], Awaitable[None]] | None,
+        audience: Audience | None = None,
     ) -> None:
         stt.STT.__init__(self, capabilities=_together(plan))
         self.sample_rate = sample_rate
         self.vad = vad
+        self.audience = audience
         self._open: set[RecognizeStream] = set()
         self.begin(engine, plan, identity, closing)
 
@@ -166,6 +170,7 @@ class RecognizeStream(TranscriptStream):
         owner = self._owner
         try:
             while await self._line.has_audio():
+                self._line.audience = owner.audience or audience_of(owner)
                 # a recogniser's stream lasts as long as the call: it has no total deadline
                 deadlines = replace(self._plan.deadlines, total=float("inf"))
                 plan = replace(self._plan, deadlines=deadlines)

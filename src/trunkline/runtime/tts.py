@@ -15,7 +15,7 @@ from .attempt import Engine
 from .audio import read_clip
 from .livekit_compat import SpeechStream, current_turn, is_expressive, markup_key, no_retry
 from .livekit_errors import to_livekit
-from .livekit_farewell import end_after_speech
+from .livekit_farewell import audience_of, end_after_speech
 from .livekit_options import with_options
 from .probes import probe
 from .served import Served
@@ -113,6 +113,7 @@ class SynthesizeStream(SpeechStream):
         owner = self._owner
         if not await self._line.has_text():
             return  # nothing that a voice could say is no request
+        self._line.audience = audience_of(owner)
         try:
             await owner.engine.run(self._line, self._plan, owner.identity(), turn=self._turn)
         except AllCandidatesFailed as error:
