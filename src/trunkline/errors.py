@@ -154,7 +154,7 @@ class ProviderError(TrunklineError):
     """
 
     remedy: ClassVar[Remedy] = Remedy.FAILOVER
-    blames: ClassVar[bool] = True
+    blames: bool = True
     served: bool = True
     outcome: str = "error"
 
@@ -244,9 +244,24 @@ class StreamCut(ProviderError):
 
 
 class EmptyOutput(ProviderError):
-    """The stream ended cleanly without the output that was owed."""
+    """The stream ended cleanly without the output that was owed.
+
+    ``doubted`` is what may be right: it blames nobody until another candidate has the output.
+    """
 
     outcome = "empty_output"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        request_id: str | None = None,
+        doubted: bool = False,
+    ) -> None:
+        super().__init__(message, status=status, request_id=request_id)
+        self.doubted = doubted
+        self.blames = not doubted
 
 
 class DeadlineExceeded(ProviderError):

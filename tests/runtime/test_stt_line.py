@@ -58,13 +58,16 @@ class Script(stt.RecognizeStream):
     async def ended(self) -> None:
         await self.feeding
 
+    def send(self, event: stt.SpeechEvent) -> None:
+        self._event_ch.send_nowait(event)
+
     def say(
         self, kind: SpeechEventType, text: str = "", end: float = 0.0, last_word: float = 0.0
     ) -> None:
         data = [stt.SpeechData(language="en", text=text, end_time=end)] if text or end else []
         if last_word:
             data[0].words = [TimedString(text, start_time=0.0, end_time=last_word)]
-        self._event_ch.send_nowait(stt.SpeechEvent(type=kind, alternatives=data))
+        self.send(stt.SpeechEvent(type=kind, alternatives=data))
 
 
 class Scripted(stt.STT[Any]):

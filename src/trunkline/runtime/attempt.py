@@ -21,6 +21,7 @@ from ..core.models import Attempt, Candidate, Deadlines, Identity, Modality, Pla
 from ..core.window import adaptive
 from ..errors import (
     AllCandidatesFailed,
+    EmptyOutput,
     ProviderError,
     ProviderFault,
     RateLimited,
@@ -114,7 +115,10 @@ class Engine:
     ) -> bool:
         causes: list[tuple[str, ProviderError]] = []
         failed: tuple[Candidate, Attempt] | None = None
-        for index, candidate in enumerate(self._schedule(plan, causes)):
+        healthy = self.health.order(plan.candidates)
+        ordered = (*healthy, *(one for one in plan.candidates if one not in healthy))
+        for index, candidate in enumerate(self._schedule(ordered, plan.retries, causes)):
+            line.may_ask = partial(self.health.allows_any, ordered[index + 1 :])
             if failed is not None and candidate is not failed[0]:
                 self._tell(failed[1], candidate)
             if index >= len(plan.candidates):
@@ -142,6 +146,8 @@ class Engine:
                 if not line.may_continue(plan):
                     raise
                 failed = candidate, attempt
+        if line.stands():
+            return False
         raise AllCandidatesFailed(causes)
 
     async def may_open(self, modality: Modality, identity: Identity) -> bool:
@@ -156,15 +162,16 @@ class Engine:
             return plan
         return replace(plan, candidates=cheaper.candidates, route=cheaper.route)
 
-    def _schedule(self, plan: Plan, causes: list[tuple[str, ProviderError]]) -> Iterator[Candidate]:
-        """The healthy candidates, then the others; then the last again, as long as that can help.
+    @staticmethod
+    def _schedule(
+        ordered: Sequence[Candidate], retries: int, causes: list[tuple[str, ProviderError]]
+    ) -> Iterator[Candidate]:
+        """All in their order, the healthy ones first; the last again, as long as that can help.
 
         With another candidate at hand, going there at once is what the caller hears least of.
         """
-        healthy = self.health.order(plan.candidates)
-        ordered = (*healthy, *(one for one in plan.candidates if one not in healthy))
         yield from ordered
-        for _ in range(plan.retries):
+        for _ in range(retries):
             if causes and causes[-1][1].remedy is Remedy.RETRY:
                 yield ordered[-1]
 
@@ -316,10 +323,10 @@ class Engine:
         attempt.terms = line.terms(candidate)
         unserved = error is not None and not error.served and attempt.first_output_after_ns is None
         self._gate.settle(attempt, NOTHING if unserved or stream is None else line.metered())
-        self.health.record(
+        record = partial(
+            self.health.record,
             candidate.key,
             attempt.outcome,
-            blames=error is not None and error.blames,
             started_ns=attempt.started_ns,
             # a recogniser's first words wait for somebody to speak
             first_output_after_ns=None
@@ -328,6 +335,9 @@ class Engine:
             retry_after=error.retry_after if isinstance(error, RateLimited) else None,
             purpose=attempt.purpose,
         )
+        record(blames=error is not None and error.blames)
+        if isinstance(error, EmptyOutput) and error.doubted:
+            line.doubted(partial(record, blames=True))
 
     def _close(self, stream: ProviderStream[Out], live: int) -> None:
         """Close bounded and, if it takes time, in the background: no farewell delays a caller."""

@@ -25,6 +25,7 @@ from ..errors import (
 )
 from .audio import SILENCE_PEAK, peak
 from .audio_buffer import AudioBuffer
+from .doubt import Doubt, is_doubtful
 from .line import Line, Moved, ProviderStream
 from .livekit_recogniser import Attended, PluginRecogniser, Recogniser, end_of
 from .livekit_segments import SegmentRecogniser
@@ -94,6 +95,7 @@ class AudioLine(Line[stt.SpeechEvent]):
         self._opened_ns = 0
         self._answered_ns = 0
         self._witness = Witness(self._buffer, vad)
+        self._doubt: Doubt | None = None
         self._opened_at: float | None = None
         self._recogniser: Recogniser | None = None
         self._opened: Recogniser | None = None
@@ -173,7 +175,7 @@ class AudioLine(Line[stt.SpeechEvent]):
         if self._speaking and not self._owes:
             self._end_speech()
         self._resumed = self._speaking
-        self._debt = _debt(candidate, self._deadlines)
+        self._debt = Debt.of(candidate, self._deadlines)
         recogniser = self._recogniser = self._opened = self._made(candidate)
         self._flush_is_final = candidate.flush_is_final
         self._serves(candidate)
@@ -212,8 +214,11 @@ class AudioLine(Line[stt.SpeechEvent]):
                 return False
             self._speaking = self._resumed = False
         elif out.type is _Event.FINAL_TRANSCRIPT:
-            if not says and self._witness.doubts(out, self._opened_ns):
-                raise EmptyOutput("the recogniser found no word in the speech")
+            if not says and self.may_ask() and is_doubtful(out):
+                self._doubt = self._doubt or Doubt(out)
+                self._witness.accuse()
+                raise EmptyOutput("the recogniser found no word in the speech", doubted=True)
+            self._judge(out)
             self._commit(out)
         elif says and out.type in _WORDS:
             self._answered_ns = self._buffer.pushed_ns
@@ -251,6 +256,20 @@ class AudioLine(Line[stt.SpeechEvent]):
         self._done = self._is_whole = True
 
     def may_continue(self, plan: Plan) -> bool:
+        return True
+
+    def doubted(self, prove: Callable[[], object]) -> None:
+        if self._doubt is not None:
+            self._doubt.accused.append(prove)
+
+    def stands(self) -> bool:
+        doubt, self._doubt = self._doubt, None
+        if doubt is None:
+            return False
+        self._commit(doubt.final)
+        if self._speaking:
+            self._end_speech()
+        self._done = self._ended and not self._owes
         return True
 
     def terms(self, candidate: Candidate) -> Terms:
@@ -295,6 +314,12 @@ class AudioLine(Line[stt.SpeechEvent]):
         self._answered_ns = max(self._answered_ns, self._buffer.begins_ns)
         self._debt.content = True
         self._count_again()
+
+    def _judge(self, final: stt.SpeechEvent) -> None:
+        """Settle a doubt: words prove it, and without any the first candidate was right."""
+        doubt, self._doubt = self._doubt, None
+        if doubt is not None and not doubt.is_proven_by(final):
+            self._moving = True  # back to the first one, once this utterance is over
 
     def _count_again(self) -> None:
         """What is owed, by what the buffer holds now."""
@@ -419,12 +444,3 @@ class AudioLine(Line[stt.SpeechEvent]):
             if self._debt.content:
                 raise StreamCut("the recogniser ended its stream before everything was final")
             raise EmptyOutput("the recogniser ended its stream without a word")
-
-
-def _debt(candidate: Candidate, deadlines: Deadlines) -> Debt:
-    able = candidate.live.capabilities
-    if not able.streaming:
-        # its own deadline counts from the end of the utterance, which its VAD has to find first
-        return Debt(deadlines, interim=False, turn_seconds=deadlines.first_content)
-    turn = None if able.manual_flush else candidate.turn_seconds
-    return Debt(deadlines, interim=able.interim_results, turn_seconds=turn)

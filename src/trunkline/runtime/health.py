@@ -102,6 +102,10 @@ class HealthBook:
         """Whether a call should go to ``key``: its breaker is closed, or it was never heard of."""
         return key not in self._barred
 
+    def allows_any(self, candidates: Sequence[Keyed]) -> bool:
+        """Whether one of them is allowed."""
+        return any(self.allows(candidate.key) for candidate in candidates)
+
     def order(self, candidates: Sequence[C]) -> tuple[C, ...]:
         """Those that are allowed, in their order; all of them when none is.
 

@@ -7,7 +7,7 @@ counts as content and how far the log is committed; the engine knows nothing els
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from ..core.models import Candidate, Modality, Plan, Terms, Usage
@@ -47,6 +47,8 @@ class Line(ABC, Generic[Out]):
     modality: ClassVar[Modality]
     watch: Watch | None = None
     audience: Audience = Audience.ANYBODY
+    may_ask: Callable[[], bool] = staticmethod(lambda: False)
+    """Whether somebody who is well is left to ask after the current candidate."""
 
     @abstractmethod
     def open(self, candidate: Candidate) -> ProviderStream[Out]:
@@ -66,6 +68,13 @@ class Line(ABC, Generic[Out]):
 
     def excuses(self, error: ProviderError) -> bool:
         """Whether ``error`` is no fault: nothing more was owed when it came."""
+        return False
+
+    def doubted(self, prove: Callable[[], object]) -> None:
+        """Take note that the attempt's answer is doubted; ``prove`` tells that it was wrong."""
+
+    def stands(self) -> bool:
+        """Whether an answer that was doubted is the one, now that nobody else has another."""
         return False
 
     @abstractmethod

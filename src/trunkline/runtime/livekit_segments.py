@@ -115,7 +115,7 @@ class SegmentRecogniser:
             stt.SpeechEvent(
                 _Event.FINAL_TRANSCRIPT,
                 said.request_id,
-                [_placed(one, at, end) for one in words],
+                [_placed(one, at, end, heard.speech_duration) for one in words],
                 speech_end_time=ended,
             ),
             stt.SpeechEvent(_Event.END_OF_SPEECH, speech_end_time=ended),
@@ -145,13 +145,17 @@ class SegmentRecogniser:
         await self._vad.aclose()
 
 
-def _placed(said: stt.SpeechData, at: float, end: float) -> stt.SpeechData:
-    """``said`` of a recording that begins at ``at``, with the times it has in the call."""
+def _placed(said: stt.SpeechData, at: float, end: float, spoken: float) -> stt.SpeechData:
+    """``said`` of a recording that begins at ``at``, with the times it has in the call.
+
+    Without times of its own it has those of the ``spoken`` seconds of speech before ``end``: a
+    recording may begin earlier.
+    """
     is_timed = said.end_time > 0
     words: list[TimedString] | None = shifted(said.words, at) if said.words else said.words
     return replace(
         said,
-        start_time=at + said.start_time,
+        start_time=at + said.start_time if is_timed else max(at, end - spoken),
         end_time=at + said.end_time if is_timed else end,
         words=words,
     )

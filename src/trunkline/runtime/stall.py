@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..core.models import Deadlines
+from ..core.models import Candidate, Deadlines
 
 WORD_NS = 60_000_000
 """Loud audio that may be a word; less is a click."""
@@ -39,6 +39,16 @@ class Debt:
         self._quiet: float | None = None
         self._asked: float | None = None
         self.content = False
+
+    @classmethod
+    def of(cls, candidate: Candidate, deadlines: Deadlines) -> Debt:
+        """What ``candidate`` owes, by what its plugin can do."""
+        able = candidate.live.capabilities
+        if not able.streaming:
+            # its own deadline counts from the end of the utterance, which its VAD has to find first
+            return cls(deadlines, interim=False, turn_seconds=deadlines.first_content)
+        turn = None if able.manual_flush else candidate.turn_seconds
+        return cls(deadlines, interim=able.interim_results, turn_seconds=turn)
 
     @property
     def phase(self) -> str:

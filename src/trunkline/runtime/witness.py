@@ -6,7 +6,6 @@ import logging
 from typing import Protocol
 
 from livekit import rtc
-from livekit.agents import stt
 from livekit.agents.vad import VAD, VADEventType
 
 from .livekit_segments import default_vad
@@ -55,18 +54,9 @@ class Witness:
         self._accused_ns = until
         return True
 
-    def doubts(self, final: stt.SpeechEvent, since_ns: int) -> bool:
-        """Whether a final without words covers much speech, once for what comes after ``since_ns``.
-
-        A second candidate that has no word for it either is right.
-        """
-        if not final.alternatives or since_ns < self._accused_ns:
-            return False
-        said = final.alternatives[0]
-        if said.end_time - said.start_time < _CERTAIN_SECONDS:
-            return False
+    def accuse(self) -> None:
+        """Take note that a candidate is accused for what has been said so far."""
         self._accused_ns = self._buffer.pushed_ns
-        return True
 
 
 async def speech_seconds(frames: list[rtc.AudioFrame], vad: VAD | None) -> float:
