@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any
 from . import catalog
 from .catalog.pricelist import shipped
 from .clock import new_id
-from .config import Connection, Settings, defaults, followed, load, resolve
+from .config import (
+    Connection,
+    Settings,
+    defaults,
+    followed,
+    load,
+    resolve,
+    without_secrets,
+)
 from .core.budgets import Budget
 from .core.events import EventName, HealthChanged
 from .core.health import State, Transition
@@ -232,7 +240,7 @@ class Trunkline:
             ref.suffix,
             credentials={name: s.reveal() for name, s in connection.credentials.items()},
             options=candidate.options,
-            base_url=connection.base_url,
+            base_url=connection.address,
             http_session=http_session,
             sample_rate=sample_rate,
         )
@@ -254,7 +262,7 @@ class Trunkline:
         if shared is None or shared.connection != connection:
             key = connection.credentials.get("api_key")
             client = WireLLM(
-                base_url=connection.base_url or how.base_url,
+                base_url=connection.address or how.base_url,
                 api_key=key.reveal() if key else None,
                 quirks=how.quirks,
             )
@@ -323,12 +331,18 @@ def configure(config: Path | str | None = None, state: Path | str | None = None)
 
     Raises ConfigError with every mistake in the file.
     """
-    global _current
     path = _path("config", config) or _config_path()
     settings = _settings(path)
     directory = _path("state", state) or settings.state_dir or _default_state()
-    _current = Trunkline(settings, directory, path)
+    made = use(settings, directory, path)
     _tell_of_spent(settings.budgets, directory)
+    return made
+
+
+def use(settings: Settings, state: Path, source: Path | None = None) -> Trunkline:
+    """Make this process's Trunkline from settings that are read already."""
+    global _current
+    _current = Trunkline(settings, state, source)
     return _current
 
 
@@ -354,6 +368,14 @@ def _settings(source: Path | None) -> Settings:
 def read_settings(config: Path | str | None = None) -> Settings:
     """The settings that ``configure`` would take, with nothing made of them. Raises ConfigError."""
     return _settings(_path("config", config) or _config_path())
+
+
+def read_for_drill(config: Path | str | None = None) -> Settings:
+    """The same with a throw-away in place of every secret. Raises ConfigError, or UsageError."""
+    path = _path("config", config) or _config_path()
+    if path is None:
+        raise UsageError("there is no trunkline.yaml here: name a file of settings with --config")
+    return load(path, without_secrets(path, os.environ))
 
 
 def current() -> Trunkline:

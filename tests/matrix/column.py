@@ -14,6 +14,7 @@ import aiohttp
 from trunkline import catalog
 from trunkline.core.models import Modality
 from trunkline.errors import AllCandidatesFailed
+from trunkline.services.drills import compare
 
 from .faults import DEADLINE, Fault
 from .lateness import delayed
@@ -185,14 +186,3 @@ class Column(ABC):
     def seconds_lost(self, heard: Sequence[str]) -> float | None:
         """Seconds of the caller's audio that became no text; None where the caller says nothing."""
         return None
-
-
-def compare(expected: Sequence[str], heard: Sequence[str]) -> tuple[int, int]:
-    """(words lost, words said again): what is left over beside the longest common sequence."""
-    row = [0] * (len(heard) + 1)
-    for word in expected:
-        before = list(row)
-        for at, other in enumerate(heard, 1):
-            row[at] = before[at - 1] + 1 if word == other else max(before[at], row[at - 1])
-    common = row[-1]
-    return len(expected) - common, len(heard) - common

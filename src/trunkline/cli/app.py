@@ -1,7 +1,7 @@
 """Commands, and the one place where an error becomes a sentence and an exit status.
 
 Status 0: done. 1: it did not work, or a call was not answered. 2: the input cannot be used.
-130: interrupted. 141: whoever read the output has gone.
+3: a drill could not try everything. 130: interrupted. 141: whoever read the output has gone.
 """
 
 from __future__ import annotations
@@ -127,6 +127,30 @@ def demo(
     from .demo.command import Options, run
 
     options = Options(caller, out, stack, config, as_json, verbose)
+    raise typer.Exit(run(options))
+
+
+@app.command()
+def drill(
+    routes: Annotated[
+        list[str] | None, typer.Argument(metavar="ROUTE", help="Routes or stacks; default: all.")
+    ] = None,
+    config: ConfigOption = None,
+    fault: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this one; may be repeated.")
+    ] = None,
+    max_dead_air: Annotated[
+        float, typer.Option(metavar="SECONDS", help="The longest silence that is no shortfall.")
+    ] = 4.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Play faults against your routes, with doubles in the providers' place.
+
+    Status 0: within the limits. 1: a route fell short. 3: something could not be tried.
+    """
+    from .drill.command import Options, run
+
+    options = Options(routes or [], fault or [], config, max_dead_air, as_json)
     raise typer.Exit(run(options))
 
 

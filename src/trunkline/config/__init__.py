@@ -13,8 +13,10 @@ from .settings import (
     Stack,
     after_output_of,
 )
+from .without_secrets import THROWAWAY, without_secrets
 
 __all__ = [
+    "THROWAWAY",
     "Connection",
     "GatewaySettings",
     "ModelChoice",
@@ -29,4 +31,5 @@ __all__ = [
     "followed",
     "load",
     "resolve",
+    "without_secrets",
 ]

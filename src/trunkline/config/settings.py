@@ -38,7 +38,8 @@ class Connection:
     """One configured account with a provider, or one server that speaks a provider's protocol.
 
     ``provider`` is the catalogue's name; ``base_url`` is None for the provider's own service.
-    ``options`` holds the options of each modality.
+    ``options`` holds the options of each modality. ``double`` is where a double answers in its
+    place: health, prices and names stay what they are without it.
     """
 
     name: str
@@ -46,6 +47,12 @@ class Connection:
     credentials: Mapping[str, Secret] = field(default_factory=dict)
     base_url: str | None = None
     options: Mapping[Modality, Mapping[str, Any]] = field(default_factory=dict)
+    double: str | None = None
+
+    @property
+    def address(self) -> str | None:
+        """The URL that is called; None for the provider's own service."""
+        return self.double or self.base_url
 
 
 class Connections(Mapping[str, Connection]):

@@ -31,9 +31,12 @@ from .openai import OpenAI
 from .provider import Engine, Provider
 from .vendor import Vendor
 
-__all__ = ["Config", "read_config", "vendor_for"]
+__all__ = ["VENDORS", "Config", "read_config", "vendor_for"]
 
-_VENDORS: tuple[type[Vendor], ...] = (Cartesia, Deepgram, ElevenLabs, OpenAI)
+VENDORS: dict[str, type[Vendor]] = {
+    vendor.name: vendor for vendor in (Cartesia, Deepgram, ElevenLabs, OpenAI)
+}
+"""The vendors that have a double, by name."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,7 +78,7 @@ def read_config(path: Path) -> Config:
 
 def every_vendor() -> Config:
     """All the vendors there are, as they come, on one free port."""
-    return Config(providers=tuple(Provider(vendor.name) for vendor in _VENDORS))
+    return Config(providers=tuple(map(Provider, VENDORS)))
 
 
 def with_engine(config: Config, engine: str) -> Config:
@@ -90,8 +93,7 @@ def with_engine(config: Config, engine: str) -> Config:
 
 def vendor_for(settings: Provider) -> Vendor:
     """The protocol that ``settings`` name. Raises UsageError for one that has no double."""
-    protocols = {vendor.name: vendor for vendor in _VENDORS}
-    if settings.name not in protocols:
-        known = ", ".join(sorted(protocols))
+    if settings.name not in VENDORS:
+        known = ", ".join(sorted(VENDORS))
         raise UsageError(f"providers: {settings.name!r} has no double; there are: {known}")
-    return protocols[settings.name](settings)
+    return VENDORS[settings.name](settings)

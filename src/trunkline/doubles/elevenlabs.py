@@ -44,6 +44,7 @@ class ElevenLabs(Vendor):
     """Served under ``/elevenlabs``; clients take ``<url>/v1`` as ``base_url``."""
 
     name: ClassVar[str] = "elevenlabs"
+    base: ClassVar[str] = "/v1"
 
     def __init__(self, settings: Provider) -> None:
         super().__init__(settings)

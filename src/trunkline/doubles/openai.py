@@ -46,6 +46,7 @@ class OpenAI(Vendor):
     """Served under ``/openai``; clients take ``<url>/v1`` as ``base_url``."""
 
     name: ClassVar[str] = "openai"
+    base: ClassVar[str] = "/v1"
 
     def __init__(self, settings: Provider) -> None:
         super().__init__(settings)

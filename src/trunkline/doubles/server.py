@@ -16,7 +16,7 @@ from aiohttp import web
 from ..errors import UsageError
 from . import control
 from .bill import BillLine, RequestLog
-from .config import Config, vendor_for
+from .config import VENDORS, Config, vendor_for
 from .exchange import Exchange
 from .faults import FaultScript, Rule
 from .provider import Provider
@@ -94,6 +94,10 @@ class Double:
             if provider in port.providers:
                 return f"http://{port.host}:{port.number}/{provider}"
         raise UsageError(f"doubles: provider {provider!r} is not served here")
+
+    def base_url(self, provider: str) -> str:
+        """What a connection to ``provider`` has as ``base_url`` in trunkline.yaml."""
+        return f"{self.url(provider)}{VENDORS[provider].base}"
 
     @property
     def control_url(self) -> str:

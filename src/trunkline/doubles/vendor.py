@@ -33,6 +33,8 @@ class Vendor(ABC):
     """The protocol of one vendor, served by a ``Double`` under ``/<name>``."""
 
     name: ClassVar[str]
+    base: ClassVar[str] = ""
+    """What a client's ``base_url`` has behind the vendor's host."""
 
     def __init__(self, settings: Provider) -> None:
         self.settings = settings

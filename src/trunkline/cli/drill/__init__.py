@@ -1,0 +1,1 @@
+"""``trunkline drill``: what callers would notice of each fault, played against doubles."""

@@ -1,0 +1,64 @@
+"""Reading a trunkline.yaml where its secrets are not: on a machine that tests it."""
+
+from __future__ import annotations
+
+import re
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, MutableMapping
+from pathlib import Path
+
+from ..catalog import PROVIDERS
+from .yaml_nodes import Items, Node, Problems, Scalar, Table, read_tree
+
+THROWAWAY = "throw-away"
+
+_NAMED = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
+_PLAIN = frozenset({"kind", "base_url", "options"})
+"""What a provider's entry holds beside credentials."""
+
+
+def without_secrets(path: Path, env: MutableMapping[str, str]) -> Mapping[str, str]:
+    """``env`` with a throw-away for every variable that a provider's or the gateway's secret is in.
+
+    Theirs are not read, whether they are set or not; what else the file takes from ``env`` is. A
+    file that cannot be read changes nothing: ``load`` tells what is wrong with it.
+    """
+    names = {v for row in PROVIDERS.values() for c in row.credentials for v in c.variables}
+    try:
+        root = read_tree(path.read_text("utf-8-sig"), _Anything(), Problems(str(path)))
+    except (OSError, UnicodeDecodeError):
+        root = None
+    for secret in _secrets(root):
+        names.update(_NAMED.findall(secret.raw))
+    return ChainMap(dict.fromkeys(names, THROWAWAY), env)
+
+
+def _secrets(root: Node | None) -> Iterator[Scalar]:
+    top = root.entries if isinstance(root, Table) else {}
+    providers = top.get("providers")
+    for entry in providers.entries.values() if isinstance(providers, Table) else ():
+        for name, node in entry.entries.items() if isinstance(entry, Table) else ():
+            if name not in _PLAIN:
+                yield from _texts(node)
+    gateway = top.get("gateway")
+    for name, node in gateway.entries.items() if isinstance(gateway, Table) else ():
+        if name in ("keys", "bearer"):
+            yield from _texts(node)
+
+
+def _texts(node: Node) -> Iterator[Scalar]:
+    if isinstance(node, Scalar):
+        yield node
+    elif isinstance(node, Items):
+        for inner in node.items:
+            yield from _texts(inner)
+    elif isinstance(node, Table):
+        for inner in node.entries.values():
+            yield from _texts(inner)
+
+
+class _Anything(dict[str, str]):
+    """An environment in which every variable is set."""
+
+    def get(self, _name: str, _default: object = None) -> str:
+        return THROWAWAY
