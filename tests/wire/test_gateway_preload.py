@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
+import sys
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import yaml
-from gateway_house import BEARER
+from gateway_house import AUTH, BEARER, House, serving, until
+from llm_server import say
 from test_gateway_server import MAIN, started
 
 from trunkline.config import load
+from trunkline.core.models import Modality
+from trunkline.gateway import preload
 from trunkline.gateway.preload import _targets
 
 OPENAI = {"openai": {"api_key": "x"}}
@@ -51,17 +58,100 @@ def test_what_is_named_is_loaded(tmp_path: Path, said: dict[str, Any], loaded: s
     assert {f"{m} {module.split('.')[2]}" for m, module in targets} == loaded
 
 
-async def test_a_gateway_for_speech_has_it_all_before_it_is_ready(tmp_path: Path) -> None:
+async def test_a_gateway_for_speech_is_ready_before_its_imports_and_loads_them_all(
+    tmp_path: Path,
+) -> None:
     wanted = ["livekit.plugins.deepgram", "livekit.plugins.silero", "trunkline.gateway.stt"]
-    told = f"[name in sys.modules for name in {wanted}]"
+    plugins = "[p.package for p in sys.modules['livekit.agents'].Plugin.registered_plugins]"
+    told = f"[name in sys.modules for name in {wanted}], sorted({plugins})"
     code = f"import atexit, sys; atexit.register(lambda: print({told}, flush=True)); {MAIN}"
     said = {"version": 1, "providers": DEEPGRAM, "routes": EARS, "gateway": {"bearer": [BEARER]}}
-    async with started(tmp_path, code=code, **said) as gateway:
-        async with aiohttp.ClientSession() as session:
-            health = f"{gateway.url.removesuffix('/v1')}/healthz"
+    async with (
+        started(tmp_path, code=code, **said) as gateway,
+        aiohttp.ClientSession() as session,
+    ):
+        health = f"{gateway.url.removesuffix('/v1')}/healthz"
+
+        async def missing() -> list[str]:
             async with session.get(health) as answer:
                 assert answer.status == 200
+                return (await answer.json()).get("loading", [])
+
+        assert await missing() == ["stt", "tts"]
+        async with asyncio.timeout(120):
+            while await missing():  # noqa: ASYNC110 - another process's
+                await asyncio.sleep(0.05)
         gateway.process.send_signal(signal.SIGTERM)
-        status, out = await gateway.ended(30)
+        status, out = await gateway.ended(60)
     assert status == 0
-    assert "[True, True, True]" in out
+    assert "[True, True, True] ['livekit.plugins.deepgram', 'livekit.plugins.silero']" in out
+
+
+SLOW = """
+import threading
+asked, go_on = threading.Event(), threading.Event()
+asked.set()
+go_on.wait(60)
+"""
+
+
+@contextlib.asynccontextmanager
+async def loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> AsyncIterator[tuple[House, Callable[[], None]]]:
+    """A gateway that imports a module as long as nobody calls what this gives."""
+    (tmp_path / f"{name}.py").write_text(SLOW, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(preload, "_targets", lambda _: {(Modality.STT, name)})
+    async with serving(tmp_path, say("Hi")) as (house, _):
+        loader = house.gateway.house.load()
+        try:
+            await until(lambda: name in sys.modules, 120)
+            yield house, lambda: sys.modules[name].go_on.set()
+        finally:
+            await until(lambda: hasattr(sys.modules[name], "go_on"))
+            sys.modules[name].go_on.set()
+            await loader.aclose()
+
+
+async def test_while_speech_is_loaded_chats_are_answered_and_speech_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with loading(tmp_path, monkeypatch, "slow_plugin") as (house, go_on):
+        async with house.ask() as answer:
+            assert answer.status == 200
+        assert house.gateway.house.loading == ["stt"]
+        upgrade = asyncio.create_task(
+            house.session.ws_connect(f"{house.url}/stt?model=nobody/here", headers=AUTH)
+        )
+        recording = asyncio.create_task(
+            house.session.post(f"{house.url}/audio/transcriptions", headers=AUTH, data={"x": "y"})
+        )
+        house.file.write_text(house.file.read_text("utf-8").replace("answer", "reply"), "utf-8")
+        house.gateway.house.reload()
+        async with house.ask() as answer:
+            assert answer.status == 200, "a reload waits as well"
+        assert not upgrade.done()
+        assert not recording.done()
+        go_on()
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await upgrade
+        assert refused.value.status == 404
+        assert (await recording).status == 415
+        await until(lambda: not house.gateway.house.loading)
+        async with house.ask(model="reply") as answer:
+            assert answer.status == 200
+
+
+async def test_whoever_would_wait_too_long_is_told_to_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preload, "_PATIENCE_SECONDS", 0.1)
+    async with loading(tmp_path, monkeypatch, "slower_plugin") as (house, _):
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await house.session.ws_connect(f"{house.url}/tts", headers=AUTH)
+        assert refused.value.status == 503
+        async with house.session.post(f"{house.url}/audio/speech", headers=AUTH) as answer:
+            assert answer.status == 503
+            assert answer.headers["retry-after"] == "1"
+            assert (await answer.json())["error"]["code"] == "loading"

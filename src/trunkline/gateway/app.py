@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
+import msgspec
+
 from ..clock import new_id
 from ..compose import Trunkline
 from ..core.models import Candidate, Identity, Modality, Plan
@@ -24,18 +26,26 @@ SocketDoor = Callable[[Switchboard, Socket], Awaitable[None]]
 
 
 async def _health(house: Switchboard, exchange: Exchange) -> None:
-    """Answer a load balancer: 200, or 503 as soon as this process takes no more."""
-    status, word = (503, b"draining") if house.draining.is_set() else (200, b"ok")
-    await exchange.answer(status, b'{"status":"%b"}' % word)
+    """Answer a load balancer: 200, or 503 as soon as this process takes no more.
+
+    ``loading`` names the modalities whose first calls wait a little for what they need.
+    """
+    status, word = (503, "draining") if house.draining.is_set() else (200, "ok")
+    told: dict[str, object] = {"status": word}
+    if loading := house.loading:
+        told["loading"] = loading
+    await exchange.answer(status, msgspec.json.encode(told))
 
 
 async def _say(house: Switchboard, exchange: Exchange) -> None:
+    await house.ready_for()
     from . import audio_speech  # with livekit, which chats do not need
 
     await audio_speech.say(house, exchange)
 
 
 async def _transcribe(house: Switchboard, exchange: Exchange) -> None:
+    await house.ready_for()
     from . import audio_transcriptions  # with livekit, as above
 
     await audio_transcriptions.transcribe(house, exchange)
@@ -56,12 +66,14 @@ PREFIXES = ("/v1/models",)
 
 
 async def _hear(house: Switchboard, socket: Socket) -> None:
+    await house.ready_for()
     from . import stt  # with livekit, which chats do not need
 
     await stt.hear(house, socket)
 
 
 async def _speak(house: Switchboard, socket: Socket) -> None:
+    await house.ready_for()
     from . import tts  # with livekit, as above
 
     await tts.speak(house, socket)

@@ -28,7 +28,9 @@ async def complete(house: Switchboard, exchange: Exchange) -> None:
     kind = StreamedAnswer if asked.stream else WholeAnswer
     answer = kind(exchange, wants_usage=asked.wants_usage or not asked.stream)
     keep_alive = answer.keep_alive if isinstance(answer, StreamedAnswer) else None
-    with house.plans.lease(Ask(Modality.LLM, Wanted(asked.model), provider=provider)) as plan:
+    ask = Ask(Modality.LLM, Wanted(asked.model), provider=provider)
+    await house.ready_for(ask)
+    with house.plans.lease(ask) as plan:
         async with exchange.attended(keep_alive):
             line = ChatLine(plan, asked, answer)
             line.audience = exchange.principal.audience

@@ -109,6 +109,18 @@ class Plans:
         """How many leases there are."""
         return sum(built.users for built in self._built.values())
 
+    def takes_plugin(self, ask: Ask) -> bool:
+        """Whether a candidate of the plan for ``ask`` is served by a plugin.
+
+        Raises UsageError when nothing here serves what is asked.
+        """
+        connections = self.trunkline.settings.connections
+        rows = (
+            catalog.provider(connections[one.connection].provider)
+            for one in self._plan(ask).candidates
+        )
+        return any(isinstance(catalog.served_by(r, ask.modality), catalog.Plugin) for r in rows)
+
     def renew(self) -> None:
         """Make every plan anew from the settings as they are now.
 

@@ -1,43 +1,116 @@
-"""What the settings will need is imported before the first call, and nothing else ever."""
+"""What the settings will need is imported beside the first calls, and nothing else ever."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
 import importlib
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 from .. import catalog
 from ..config import Settings, resolve
 from ..core.models import Modality
 from ..errors import UsageError
+from .refusal import Refusal
 
 logger = logging.getLogger("trunkline")
 
 _LOCAL, _DEFAULT = "local", "default"
 
+_PATIENCE_SECONDS = 8.0
+"""A call waits so long for what it needs: LiveKit's clients give a connection ten."""
 
-def preload(settings: Settings) -> None:
-    """Import the doors and plugins of what ``settings`` serve; belongs on the main thread.
+_DOORS = {
+    Modality.STT: ("stt", "audio_transcriptions"),
+    Modality.TTS: ("tts", "audio_speech"),
+}
 
-    What is not in them by name, such as another model of a language model's provider, is imported
-    when it is first asked for. A process that serves chats alone thus never loads livekit.
+
+class Preload:
+    """The imports of one process: in a thread, so that others are served meanwhile.
+
+    Speech takes seconds of them. Whoever needs it waits for all of it instead of importing it on
+    the event loop, where everybody would wait with him. What is not in the settings by name, such
+    as another model of a language model's provider, is imported when it is first asked for.
     """
-    targets = set(_targets(settings))
-    modalities = {modality for modality, _ in targets}
-    modules = {module for _, module in targets}
-    if Modality.STT in modalities:
-        modules |= {f"{__package__}.stt", f"{__package__}.audio_transcriptions"}
-    if Modality.TTS in modalities:
-        modules |= {f"{__package__}.tts", f"{__package__}.audio_speech"}
-    for module in sorted(modules):
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            logger.warning("%s cannot be loaded, its models are refused: %s", module, error)
-    if Modality.STT in modalities:
-        from .endpointing import voice_activity  # with livekit, which chats do not need
 
-        voice_activity()
+    def __init__(self, settings: Settings) -> None:
+        self._targets = set(_targets(settings))
+        self._done = asyncio.Event()
+        self._is_over = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def missing(self) -> list[str]:
+        """The modalities that are still being loaded, or parts of them."""
+        return [] if self._done.is_set() else sorted({m.value for m, _ in self._targets})
+
+    def start(self, then: Callable[[], None]) -> None:
+        """Begin; ``then`` is called on this event loop when all is there."""
+        if not self._targets:  # chats alone: they need nothing more
+            gc.freeze()
+            self._done.set()
+            then()
+            return
+        loop = asyncio.get_running_loop()
+
+        def end(register: Callable[[], None]) -> None:
+            register()
+            self._done.set()
+            then()
+
+        def work() -> None:
+            register = self._load()
+            gc.freeze()  # hundreds of thousands of objects that no collection needs to look at
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+                loop.call_soon_threadsafe(end, register)
+
+        self._thread = threading.Thread(target=work, name="trunkline-preload", daemon=True)
+        self._thread.start()
+
+    async def wait(self) -> None:
+        """Until all is there. Raises Refusal (503), which a client tries again."""
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._done.wait()
+        except TimeoutError:
+            told = f"still loading: {', '.join(self.missing)}; try again"
+            raise Refusal(503, told, code="loading", headers=((b"retry-after", b"1"),)) from None
+
+    async def aclose(self) -> None:
+        """End it after the module it is at: an interpreter does not end well in an import."""
+        self._is_over = True
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def _load(self) -> Callable[[], None]:
+        """Import everything; returns what is to be done on the main thread."""
+        modules = {module for _, module in self._targets}
+        modalities = {modality for modality, _ in self._targets}
+        for modality in modalities & _DOORS.keys():
+            modules |= {f"{__package__}.{door}" for door in _DOORS[modality]}
+        try:
+            from ..runtime.livekit_compat import registering_later  # with livekit, as all of this
+        except ImportError as error:
+            logger.warning("speech cannot be loaded and is refused: %s", error)
+            return lambda: None
+        with registering_later() as register:
+            for module in sorted(modules):
+                if self._is_over:
+                    break
+                try:
+                    importlib.import_module(module)
+                except Exception as error:  # noqa: BLE001 - a plugin's boundary: its models are
+                    # refused with the same reason when they are asked for
+                    logger.warning("%s cannot be loaded, its models are refused: %s", module, error)
+            if Modality.STT in modalities and not self._is_over:
+                from .endpointing import voice_activity
+
+                voice_activity()
+        return register
 
 
 def _targets(settings: Settings) -> Iterator[tuple[Modality, str]]:

@@ -15,7 +15,7 @@ import uvicorn
 from ..compose import Trunkline
 from ..errors import UsageError
 from .app import Gateway
-from .preload import preload
+from .preload import Preload
 from .protocol import Protocol
 
 logger = logging.getLogger("trunkline")
@@ -50,7 +50,6 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then end what runs and what it cost; a second one hurries."""
     gateway = Gateway(trunkline, host)
-    preload(trunkline.settings)
     _Server(configured(gateway), gateway, ready).run([listening])
 
 
@@ -84,6 +83,7 @@ class _Server(uvicorn.Server):
         self._gateway = gateway
         self._ready = ready
         self._hurried = asyncio.Event()
+        self._preload: Preload | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -101,6 +101,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+        self._preload = self._gateway.house.load()
 
     async def main_loop(self) -> None:
         watching = asyncio.create_task(self._watch())
@@ -124,6 +125,8 @@ class _Server(uvicorn.Server):
             logger.warning("the gateway ends before everything that runs has ended")
             draining.cancel()
         await super().shutdown(sockets)
+        if self._preload is not None:
+            await self._preload.aclose()
         await house.plans.aclose()
         await house.trunkline.aclose()
 

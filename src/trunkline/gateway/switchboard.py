@@ -8,9 +8,11 @@ import logging
 from collections.abc import Iterator
 
 from ..compose import Trunkline
+from ..core.models import Modality
 from ..errors import ConfigError, UsageError
 from .auth import Keyring, check_secrets
-from .plans import Plans
+from .plans import Ask, Plans
+from .preload import Preload
 from .voices import Voices
 
 logger = logging.getLogger("trunkline")
@@ -27,6 +29,8 @@ class Switchboard:
         self.voices = Voices()
         self.keyring = Keyring(trunkline.settings.gateway)
         self.draining = asyncio.Event()
+        self._preload: Preload | None = None
+        self._reload_late = False
         self._working = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -43,8 +47,40 @@ class Switchboard:
             if not self._working:
                 self._idle.set()
 
+    def load(self) -> Preload:
+        """Begin to import what the settings need; calls are served meanwhile."""
+        preload = self._preload = Preload(self.trunkline.settings)
+        preload.start(self._loaded)
+        return preload
+
+    @property
+    def loading(self) -> list[str]:
+        """The modalities whose calls still wait for imports."""
+        return self._preload.missing if self._preload is not None else []
+
+    async def ready_for(self, ask: Ask | None = None) -> None:
+        """Wait, bounded, for what ``ask`` needs to be imported; None: for speech.
+
+        Raises Refusal (503), and UsageError when nothing here serves what is asked.
+        """
+        if self._preload is None:
+            return
+        if ask is None or ask.modality is not Modality.LLM or self.plans.takes_plugin(ask):
+            await self._preload.wait()
+
+    def _loaded(self) -> None:
+        self._preload = None
+        if self._reload_late:
+            self.reload()
+
     def reload(self) -> None:
-        """Read the settings again; what runs ends as it began. With mistakes nothing changes."""
+        """Read the settings again; what runs ends as it began. With mistakes nothing changes.
+
+        It waits for what is being imported: plans that need more of that would stop the loop.
+        """
+        self._reload_late = self._preload is not None
+        if self._reload_late:
+            return
         before = self.trunkline.settings
         try:
             self.trunkline.reload()

@@ -8,14 +8,16 @@ an error that ends a stream is reported as one the session survives.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+import threading
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, ClassVar
 
 from livekit import rtc
-from livekit.agents import APIConnectOptions, APIError, llm, stt, tts
+from livekit.agents import APIConnectOptions, APIError, Plugin, llm, stt, tts
 from livekit.agents.job import get_job_context
 from livekit.agents.stt import SpeechEvent
 from livekit.agents.telemetry import trace_types
@@ -378,3 +380,29 @@ def markup_key(voice: tts.TTS[Any]) -> str:
 def lowered_markup(key: str, text: str) -> str:
     """``text`` with LiveKit's expressive markup brought into the dialect ``key``."""
     return convert_markup(key, normalize_markup(key, text))
+
+
+@contextlib.contextmanager
+def registering_later() -> Iterator[Callable[[], None]]:
+    """Let a thread import plugins, which register themselves and may on the main thread only.
+
+    Call what it gives on the main thread, once the imports are done: it registers them.
+    """
+    waiting: list[Plugin] = []
+    register = Plugin.register_plugin
+
+    def put_off(plugin: Plugin) -> None:
+        if threading.current_thread() is threading.main_thread():
+            register(plugin)
+        else:
+            waiting.append(plugin)
+
+    def make_up() -> None:
+        while waiting:
+            register(waiting.pop(0))
+
+    Plugin.register_plugin = staticmethod(put_off)  # type: ignore[method-assign]
+    try:
+        yield make_up
+    finally:
+        Plugin.register_plugin = register  # type: ignore[method-assign]
