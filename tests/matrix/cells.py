@@ -149,8 +149,15 @@ class Play:
             before = len(stage.attempts)
             heard = await stage.call()
             tried = stage.attempts[before:]
+            blamed = [one for one in stage.changes if not one.available]
         made = cell("both down", column, heard)
-        if fault.midway and not stops(column, fault) and not heard.error:
+        if column.is_agreed(fault):
+            made.check(not heard.error, f"raised {heard.error}")
+            made.check({name for name, _ in tried} == {"primary", "backup"}, f"tried {tried}")
+            made.check(not blamed, f"{len(blamed)} were blamed")
+            made.late = heard.took - known.alone.took - len(tried) * DEADLINE
+            made.machine = heard.delayed
+        elif fault.midway and not stops(column, fault) and not heard.error:
             # Each candidate got a piece further, and the last retry finished.
             made.check(fault.garbled or not made.lost, f"{made.lost} words lost, no error")
         else:
@@ -281,7 +288,7 @@ class Play:
         right = ["primary"] if stops(column, fault) else ["primary", "backup"]
         made.check([name for name, _ in tried] == right, f"tried {tried}")
         outcome = dict(tried).get("primary")
-        made.check(outcome in fault.outcomes, f"the ledger calls it {outcome}")
+        made.check(outcome in column.outcomes(fault), f"the ledger calls it {outcome}")
         told = [one.outcome for one in stage.failovers]
         made.check(told == [outcome] * (len(right) - 1), f"failover events {told}")
         degraded = [one for one in stage.changes if not one.available]

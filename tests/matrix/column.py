@@ -151,6 +151,14 @@ class Column(ABC):
         """The row of the official plugin."""
         return self.kind
 
+    def outcomes(self, fault: Fault) -> frozenset[str]:
+        """What the ledger may call the attempt that ``fault`` struck."""
+        return fault.outcomes
+
+    def is_agreed(self, fault: Fault) -> bool:
+        """Whether several candidates with ``fault`` agree on an answer that may be right."""
+        return False
+
     @abstractmethod
     async def use(self, client: Any, heard: Heard, **options: Any) -> None:
         """Use ``client`` once, to the end; ``options`` go to its ``chat`` or ``stream``."""

@@ -168,6 +168,19 @@ class Recordings(Ears):
                 given["nth"] = list(range(2, 100))
         return given
 
+    def outcomes(self, fault: Fault) -> frozenset[str]:
+        """The answer to an utterance comes at once: it is the first content of its request."""
+        if fault.midway and fault.waits:
+            return fault.outcomes - {"idle_timeout"} | {"first_content_timeout"}
+        return fault.outcomes
+
+    def is_agreed(self, fault: Fault) -> bool:
+        """An answer whose only output is left out has no word, as that to a cough.
+
+        One candidate's is doubted; when all say so, nobody can know better.
+        """
+        return fault.rule.get("kind") in ("empty", "truncate")
+
     def bare(self, url: str, http: aiohttp.ClientSession, kind: str = "") -> Any:
         ears = super().bare(url, http, kind)
         if ears.capabilities.streaming:

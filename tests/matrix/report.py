@@ -98,6 +98,7 @@ outputs; *twice* counts whole words said again. **Bold** cells fall short.
 The caller of a recogniser speaks four times as fast as people do. Times count from the end of the
 first word, those of a recogniser of whole recordings from the end of the first sentence; *lost* is
 what became no final transcript, in words and in seconds of speech, *twice* what was final again.
+When both recognisers of recordings answer without a word (*empty*, *truncate*), that is the answer.
 A recogniser that finds the ends of turns, and stalls midway, may wait for its turn as well.
 
 Required: first output within the deadline that had to pass, the time the bare plugin takes to

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import socket
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -126,6 +127,14 @@ TABLE: list[tuple[BaseException, type[ProviderError], str]] = [
     (httpx2.ReadTimeout(WORDS), ConnectFailed, "ReadTimeout"),
     (httpx2.ConnectError(""), ConnectFailed, "ConnectError"),
     (httpx2.RemoteProtocolError(WORDS), ConnectFailed, "RemoteProtocolError"),
+    (httpx2.RemoteProtocolError(f"illegal status line: {WORDS}"), ProtocolViolation, "HTTP answer"),
+    (httpx2.RemoteProtocolError("peer closed connection without sending complete message body"),
+     StreamCut, "cut"),
+    (caused(APIConnectionError(), caused(openai.APIConnectionError(request=REQUEST),
+     httpx2.RemoteProtocolError(f"illegal status line: {WORDS}"))), ProtocolViolation, "HTTP"),
+    (caused(APIConnectionError(), json.JSONDecodeError(WORDS, "", 0)), StreamCut, "empty"),
+    (caused(APIConnectionError(), json.JSONDecodeError(WORDS, f'{{"text": "{WORDS}', 9)),
+     ProtocolViolation, "not JSON"),
     (httpx2.HTTPStatusError("", request=REQUEST, response=answer(502)), ProviderFault, "HTTP 502"),
     (ConnectionClosedError(1011), StreamCut, "closed (1011)"),
     (ConnectionClosedError(None), StreamCut, "ConnectionClosedError"),

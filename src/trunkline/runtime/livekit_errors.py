@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from json import JSONDecodeError
 from typing import Final
 
 import aiohttp
@@ -19,6 +20,7 @@ from ..errors import (
     ConnectFailed,
     DeadlineExceeded,
     EmptyOutput,
+    ProtocolViolation,
     ProviderError,
     ProviderFault,
     Refused,
@@ -65,6 +67,8 @@ def from_livekit(error: BaseException) -> ProviderError:
     status = _status(error)
     if status is not None:
         return _by_status(error, status)
+    if (unread := _unreadable(error)) is not None:
+        return unread
     if isinstance(error, APIConnectionError):
         return _unconnected(error)
     if isinstance(error, APIError):
@@ -159,6 +163,26 @@ def _unconnected(error: APIConnectionError) -> ProviderError:
                 return translated
         cause = cause.__cause__
     return ConnectFailed(_told(error.message) or type(error).__name__)
+
+
+def _unreadable(error: BaseException) -> ProviderError | None:
+    """What of an answer that came, and could not be read, is at the bottom of ``error``.
+
+    Plugins say of it what they say of a connection that never was. What it held stays out.
+    """
+    told: BaseException | None = error
+    for _ in range(_DEPTH):
+        if isinstance(told, JSONDecodeError):
+            if not told.doc.strip():
+                return StreamCut("the answer is empty")
+            return ProtocolViolation("the answer is not JSON")
+        if type(told).__name__ == "RemoteProtocolError":  # httpx, httpx2: what h11 says of it
+            if str(told).startswith("illegal "):
+                return ProtocolViolation("not a valid HTTP answer (RemoteProtocolError)")
+            if str(told).startswith("peer closed connection"):
+                return StreamCut("the answer was cut (RemoteProtocolError)")
+        told = told.__cause__ if told is not None else None
+    return None
 
 
 def _told(message: str) -> str:
