@@ -14,7 +14,7 @@ import aiohttp
 from trunkline import catalog
 from trunkline.core.models import Modality
 from trunkline.errors import AllCandidatesFailed
-from trunkline.services.drills import compare
+from trunkline.services.drill_verdicts import compare
 
 from .faults import DEADLINE, Fault
 from .lateness import delayed
