@@ -21,6 +21,7 @@ from listening import (
     speech,
 )
 
+import trunkline
 from trunkline.doubles import Pace, Rule, tones
 
 SPEECH = speech()
@@ -83,3 +84,21 @@ async def test_a_loss_is_told_also_when_the_input_is_over(tmp_path: Path, vendor
         whole(await house.hear(SPEECH, faster=1000.0))
         outcomes = [outcome for _, outcome in house.attempts]
     assert outcomes in (["stream_cut", "ok"], ["connect_failed", "ok"])
+
+
+async def test_a_recogniser_that_never_ends_is_found_well_by_its_words(tmp_path: Path) -> None:
+    """A click tells nothing of Scribe: it is asked what the caller says meanwhile."""
+    back: list[object] = []
+    async with House.open(tmp_path, SCRIBE, NOVA, faults=[Rule(kind="server_error")]) as house:
+        whole(await house.hear(SPEECH, flushes=True))
+        house.doubles["primary"].heal()
+        stop = trunkline.on("recovered", back.append)
+        for _ in range(10):
+            whole(await house.hear(SPEECH, flushes=True))
+            if back:
+                break
+        stop()
+    assert back
+    outcomes = [one.attempt.outcome for one in house.settled if one.attempt.purpose == "probe"]
+    assert outcomes[-1] == "ok"
+    assert "first_content_timeout" not in outcomes

@@ -164,7 +164,7 @@ class ElevenLabs(Vendor):
                 if pcm:
                     session.say(ears, await ears.hear(pcm))
                 if message.get("commit") or message.get("message_type") == "commit":
-                    if ears.listener.received - committed < _LEAST_COMMIT_S:
+                    if round(ears.listener.received - committed, 6) < _LEAST_COMMIT_S:
                         told = {"message_type": "commit_throttled", "error": "too little audio"}
                         ears.outbox.mark(told)
                         ears.outbox.finish()

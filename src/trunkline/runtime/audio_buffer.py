@@ -63,6 +63,11 @@ class AudioBuffer:
         """The frames that end after ``since_ns`` of the stream."""
         return [frame for frame, end, _ in self._ends() if frame is not None and end > since_ns]
 
+    def beginning(self, limit_ns: int) -> list[rtc.AudioFrame]:
+        """The first frames, ``limit_ns`` long at most."""
+        until = self.begins_ns + limit_ns
+        return [frame for frame, end, _ in self._ends() if frame is not None and end <= until]
+
     def hush(self, since_ns: int, until_ns: int) -> None:
         """Count what lies between two positions as silence: it was loud, and no speech."""
         ends = list(self._ends())

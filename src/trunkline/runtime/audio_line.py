@@ -63,6 +63,8 @@ class TranscriptSink(Protocol):
     @property
     def start_time_offset(self) -> float: ...
     def send(self, event: stt.SpeechEvent) -> None: ...
+    def understood(self, audio: AudioBuffer) -> None:
+        """``audio`` begins with what has just become final."""
 
 
 class AudioLine(Line[stt.SpeechEvent]):
@@ -219,6 +221,8 @@ class AudioLine(Line[stt.SpeechEvent]):
                 self._witness.accuse()
                 raise EmptyOutput("the recogniser found no word in the speech", doubted=True)
             self._judge(out)
+            if says:
+                self._sink.understood(self._buffer)
             self._commit(out)
         elif says and out.type in _WORDS:
             self._answered_ns = self._buffer.pushed_ns

@@ -22,18 +22,32 @@ _LOOK_SECONDS = 0.25
 
 
 class Prober:
-    """Probes the ill candidates of a plan for as long as there are any."""
+    """Probes the ill candidates of a plan for as long as there are any.
 
-    def __init__(self, engine: Engine, probe: Callable[[Candidate, Plan], Awaitable[None]]) -> None:
+    One that is not ``ready`` is left for later, or to another process.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        probe: Callable[[Candidate, Plan], Awaitable[None]],
+        ready: Callable[[Candidate], bool] = lambda _: True,
+    ) -> None:
         self._engine = engine
         self._probe = probe
+        self._ready = ready
         self._plan: Plan | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody is ill."""
+        return self._task is not None and not self._task.done()
 
     def look(self, plan: Plan) -> None:
         """See to it that whoever of ``plan`` is ill gets probed when it is due."""
         self._plan = plan
-        if self._task is None or self._task.done():
+        if not self.is_busy:
             allows = self._engine.health.allows
             if not all(allows(candidate.key) for candidate in plan.candidates):
                 self._task = self._engine.stand(self._run())
@@ -53,7 +67,7 @@ class Prober:
                 return
             due = set(health.due_for_probe())
             for candidate in ill:
-                if candidate.key in due:
+                if candidate.key in due and self._ready(candidate):
                     await self._try(candidate, plan)
             await asyncio.sleep(_LOOK_SECONDS)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from livekit import rtc
 from livekit.agents import NOT_GIVEN, llm, stt
 
 from ..core.models import Candidate, Identity, Modality, Plan, Purpose, Quality, Usage
@@ -18,7 +19,7 @@ from .line import Line
 from .livekit_recogniser import Attended, PluginRecogniser
 from .livekit_segments import SegmentRecogniser
 from .loud_vad import LoudVAD
-from .meter import Metered
+from .meter import Metered, audio_ns
 from .speech_line import SpeechLine
 
 _RATE = 16000
@@ -52,9 +53,11 @@ async def probe(
     plan: Plan,
     identity: Callable[[], Identity],
     chat_ctx: llm.ChatContext | None = None,
+    said: Sequence[rtc.AudioFrame] = (),
 ) -> None:
     """Attempt ``candidate`` alone on a tiny input, or on ``chat_ctx`` as the last caller asked it.
 
+    A recogniser that streams is asked what a caller has ``said``, if that is known.
     Raises the attempt's error. Both outcomes are metered and recorded with the purpose ``probe``.
     """
     single = replace(plan, candidates=(candidate,), retries=0)
@@ -67,33 +70,40 @@ async def probe(
         line.push("Hello.")
         line.end()
     else:
-        line = _HearingProbe(plan)
+        line = _HearingProbe(plan, said)
         deadlines = replace(plan.deadlines, first_content=_FAREWELL, total=float("inf"))
         single = replace(single, deadlines=deadlines)
     await engine.run(line, single, identity(), purpose=Purpose.PROBE)
 
 
 class _HearingProbe(Line[stt.SpeechEvent]):
-    """Half a second of a click, then the end: well is whoever takes it and ends in order.
+    """Half a second of a click, or what was said, then the end.
 
-    Words are not asked for, a click has none. A recogniser that hangs lets the deadline pass.
+    Well is whoever answers with words, or takes it all and ends in order: a click has no words, and
+    some plugins do not end. A recogniser that hangs lets the deadline pass.
     """
 
     modality = Modality.STT
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, said: Sequence[rtc.AudioFrame]) -> None:
         self._connect = plan.deadlines.connect
+        self._said = said
         self._opened = 0.0
+        self._length_ns = 0
+        self._answer: _Answer | None = None
 
     def open(self, candidate: Candidate) -> Attended:
         loop = asyncio.get_running_loop()
         self._opened = loop.time()
         recogniser = self._made(candidate)
-        for _ in range(_CLICKS):
-            recogniser.push_frame(loudness(_RATE))
-        # when it has been said: some plugins do not even connect for input that has ended already
+        streams = candidate.live.capabilities.streaming
+        audio = (streams and self._said) or [loudness(_RATE)] * _CLICKS
+        self._length_ns = sum(audio_ns(one.samples_per_channel, one.sample_rate) for one in audio)
+        recogniser.replay(audio)
+        # after a while: some plugins do not even connect for input that has ended already
         loop.call_later(_CLICKS * 0.01, recogniser.end_input)
-        return Attended(recogniser, _accept)
+        self._answer = _Answer(recogniser, _accept)
+        return self._answer
 
     def _made(self, candidate: Candidate) -> PluginRecogniser | SegmentRecogniser:
         plugin = candidate.live
@@ -104,7 +114,7 @@ class _HearingProbe(Line[stt.SpeechEvent]):
             NOT_GIVEN,
             0.0,
             connect_timeout=self._connect,
-            replay_speed=0.0,
+            replay_speed=candidate.replay_speed,
             failed=self._failed,
         )
 
@@ -125,7 +135,22 @@ class _HearingProbe(Line[stt.SpeechEvent]):
         return False
 
     def metered(self) -> Metered:
-        return Metered(Usage(audio_in_ns=_CLICKS * 10_000_000), Quality.EXACT)
+        is_cut = self._answer is not None and self._answer.has_words
+        quality = Quality.ESTIMATED if is_cut else Quality.EXACT
+        return Metered(Usage(audio_in_ns=self._length_ns), quality)
+
+
+class _Answer(Attended):
+    """What a recogniser has to say; its first words are enough."""
+
+    has_words = False
+
+    async def __anext__(self) -> stt.SpeechEvent:
+        if self.has_words:
+            raise StopAsyncIteration
+        event = await super().__anext__()
+        self.has_words = bool(event.alternatives and event.alternatives[0].text)
+        return event
 
 
 async def _accept() -> None:

@@ -45,7 +45,7 @@ class Served:
         self.serving = plan.candidates[0]
         self._closing = closing
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._prober = Prober(engine, self.probe)
+        self._prober = Prober(engine, self.probe, self.may_probe)
         self._unfollow = engine.health.on_transition(_Follower(self))
 
     @property
@@ -107,6 +107,15 @@ class Served:
     @abstractmethod
     async def probe(self, candidate: Candidate, plan: Plan) -> None:
         """Try ``candidate`` with something small; raises the error of the attempt."""
+
+    def may_probe(self, candidate: Candidate) -> bool:
+        """Whether there is something to try ``candidate`` with."""
+        return True
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether a candidate of the plan is ill."""
+        return self._prober.is_busy
 
     @abstractmethod
     def available(self, candidate: Candidate, available: bool) -> None:

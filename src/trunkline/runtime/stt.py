@@ -15,6 +15,7 @@ from livekit.agents.vad import VAD
 from ..core.models import Candidate, Identity, Modality, Plan
 from ..errors import Refused, TrunklineError
 from .attempt import Engine
+from .audio_buffer import AudioBuffer
 from .audio_line import AudioLine
 from .gate_rules import Audience
 from .livekit_compat import (
@@ -32,6 +33,10 @@ from .served import Served
 
 if TYPE_CHECKING:
     from livekit.agents.voice import ConversationItemAddedEvent
+
+
+_PROBE_NS = 1_500_000_000
+"""How much of what a caller has said is said to a recogniser that was ill: a word or two."""
 
 
 class STT(Served, stt.STT[Any]):
@@ -58,6 +63,7 @@ class STT(Served, stt.STT[Any]):
         self.vad = vad
         self.audience = audience
         self._open: set[RecognizeStream] = set()
+        self._understood: list[rtc.AudioFrame] = []
         self.begin(engine, plan, identity, closing)
 
     def swap(self, plan: Plan, closing: Callable[[], Awaitable[None]] | None) -> None:
@@ -67,7 +73,18 @@ class STT(Served, stt.STT[Any]):
             stream.swap(plan)
 
     async def probe(self, candidate: Candidate, plan: Plan) -> None:
-        await probe(self.engine, Modality.STT, candidate, plan, self.identity)
+        await probe(
+            self.engine, Modality.STT, candidate, plan, self.identity, said=self._understood
+        )
+
+    def may_probe(self, candidate: Candidate) -> bool:
+        """A plugin that is told when to commit has nothing to say to a click, not even an end."""
+        return bool(self._understood) or not candidate.live.capabilities.manual_flush
+
+    def understood(self, audio: AudioBuffer) -> None:
+        """Keep the beginning of what became words, while somebody is ill who can be asked it."""
+        if self.is_probing:
+            self._understood = audio.beginning(_PROBE_NS)
 
     def available(self, candidate: Candidate, available: bool) -> None:
         self.emit("stt_availability_changed", AvailabilityChangedEvent(candidate.live, available))
@@ -156,6 +173,9 @@ class RecognizeStream(TranscriptStream):
         """Move to ``plan`` as soon as nobody is in the middle of an utterance."""
         self._plan = with_options(plan, self._options)
         self._line.move()
+
+    def understood(self, audio: AudioBuffer) -> None:
+        self._owner.understood(audio)
 
     def on_frame(self, frame: rtc.AudioFrame) -> None:
         self._line.push(frame)
