@@ -85,6 +85,7 @@ def _sentence(help_text: str | None) -> str:
 
 WHEN: dict[EventName, tuple[type, str]] = {
     EventName.SETTLED: (Settlement, "an attempt has ended, whatever its purpose and outcome"),
+    EventName.LATE: (Settlement, "a provider tells more usage of an attempt that was settled"),
     EventName.FAILOVER: (Failover, "an attempt has failed and another one begins"),
     EventName.DEGRADED: (HealthChanged, "a candidate is no longer offered to calls"),
     EventName.RECOVERED: (HealthChanged, "a candidate is offered again"),

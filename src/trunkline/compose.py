@@ -100,6 +100,7 @@ class Trunkline:
             partial(tell, EventName.SETTLED),
             self._keeper(),
             partial(tell, EventName.REFUSED),
+            partial(tell, EventName.LATE),
         )
         self._cheaper: dict[str, tuple[Plan, Callable[[], Awaitable[None]]] | None] = {}
         self.engine = Engine(
@@ -144,9 +145,9 @@ class Trunkline:
     def on(self, event: str, callback: Callback) -> Callable[[], None]:
         """Call ``callback`` with each ``event`` of this process; returns how to stop that.
 
-        ``settled`` brings a Settlement, ``failover`` a Failover, ``degraded`` and ``recovered`` a
-        HealthChanged, ``budget`` a BudgetReached, ``refused`` an AttemptRefused. Callbacks must not
-        block. Raises UsageError for an unknown event.
+        ``settled`` brings a Settlement, ``late`` one with a further entry, ``failover`` a Failover,
+        ``degraded`` and ``recovered`` a HealthChanged, ``budget`` a BudgetReached, ``refused`` an
+        AttemptRefused. Callbacks must not block. Raises UsageError for an unknown event.
         """
         return self._listeners.on(event, callback)
 

@@ -7,12 +7,17 @@ each bound names.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from livekit.agents import llm
+from livekit.plugins import openai
 from trading import Trade, calls, chat, hear, speak, total, trading
 
+import trunkline.llm
 from trunkline import inference
 from trunkline.core.models import Attempt, Purpose, Quality, Usage
 from trunkline.doubles import BillLine, Rule
@@ -244,6 +249,38 @@ async def test_a_connection_that_is_lost_in_use_is_counted(tmp_path: Path) -> No
     assert trade.bill.audio_in_ns
     assert trade.ours.audio_in_ns >= trade.bill.audio_in_ns // 2
     assert "stream_cut" in {one.attempt.outcome for one in trade.settled}
+
+
+def wired(_: Trade) -> llm.LLM[Any]:
+    return inference.LLM("main")
+
+
+def plugged(trade: Trade) -> llm.LLM[Any]:
+    base = trade.double.url("openai") + "/v1"
+    plugin = openai.LLM(model="gpt-4.1", base_url=base, api_key="k")
+    return trunkline.llm.FallbackAdapter([plugin])
+
+
+@pytest.mark.parametrize("model", [wired, plugged])
+async def test_a_prompt_whose_answer_never_began_is_counted(
+    tmp_path: Path, model: Callable[[Trade], llm.LLM[Any]]
+) -> None:
+    """It may have been read. Where nobody listens, nothing was sent."""
+    kind = replace(chat(barge=False), client=model)
+    async with trading(tmp_path, "openai/gpt-4.1", "llm", 1, faults=False) as trade:
+        trade.double.inject(Rule(kind="refuse", nth=(1,)))
+        await calls(trade, kind, 1)
+        lost, *retried = (one.entry for one in trade.settled)
+        trade.settled.clear()
+        trade.double.inject(Rule(kind="refuse"))
+        await calls(trade, kind, 1)
+        refused = [one.entry for one in trade.settled]
+    assert lost.quality is Quality.UNDERESTIMATE
+    assert lost.usage.tokens_in
+    assert not lost.usage.tokens_out
+    assert {entry.quality for entry in retried} <= {Quality.EXACT}
+    assert refused
+    assert {(entry.quality, entry.usage) for entry in refused} == {(Quality.EXACT, Usage())}
 
 
 @llm.function_tool

@@ -30,7 +30,7 @@ SESSION = 20
 """Calls that a line makes with one client: making one costs more than a call does."""
 PACE = Pace(first=0.003, between=0.001, rtf=0.005)
 DEADLINE = 0.4
-PATIENCE = 10.0
+PATIENCE = 60.0
 """The deadline where nothing fails: a busy machine must not make it so."""
 FAULTS = ("die", "stall", "end", "truncate", "garbage", "server_error", "rate_limited")
 ROUGH = 0.07
@@ -181,7 +181,7 @@ async def _line(trade: Trade, kind: Kind, left: Iterator[int]) -> None:
                 ended = next(left, None) is None
                 if ended:
                     break
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(180):
                     # RuntimeError: pushed after the end
                     with contextlib.suppress(APIError, RuntimeError):
                         await kind.call(trade, client)

@@ -116,7 +116,9 @@ class Caller:
 def soak(place: Path, size: Size, seed: str) -> None:
     draw = random.Random(seed)
     with exchange(place, f"{seed}-a", 10_000) as a, exchange(place, f"{seed}-b", 10_000) as b:
-        (place / "trunkline.yaml").write_text(configuration({"a": a, "b": b}, **rules(size)))
+        (place / "trunkline.yaml").write_text(
+            configuration({"a": a, "b": b}, priced="a", **rules(size))
+        )
         callers = [Caller(place, f"{n}", size, seed) for n in range(size.processes)]
         deadline = time.monotonic() + size.seconds
         try:
@@ -159,7 +161,7 @@ def judge(
         assert spent, f"{name}: nobody was served"
         assert refused[modality], f"{name} was never spent"
     money = sum(entry.charge.nanos for r in recorded for entry in r.entries if entry.charge)
-    assert sum(pools(trunkline.state)[pool] for pool in ["budget:money"]) == money
+    assert pools(trunkline.state)["budget:money"] == money > 0
     judge_rate(requests)
 
 
@@ -214,7 +216,9 @@ def ending(call: Call) -> str:
 
 def wrong(call: Call) -> str:
     """What is wrong with what a caller got: silence, or a refusal without its reason."""
-    if call.error == "never" or call.silence > LONGEST + 2 * WAIT:
+    if (
+        call.error == "never" or call.silence > LONGEST + 3 * WAIT
+    ):  # each of three attempts may wait for its limits
         return f"{call.modality} was silent"
     if not call.error:
         answered = len(call.words) >= len(ANSWER.split()) or told_so(call)
@@ -247,4 +251,4 @@ def test_a_sample_of_calls_under_tight_budgets_whose_processes_die(tmp_path: Pat
 @pytest.mark.parametrize("seed", ["one", "two", "three"])
 def test_sixteen_processes_under_tight_budgets_half_of_which_die(tmp_path: Path, seed: str) -> None:
     caps = {"tokens": 20_000, "letters": 30_000, "heard": 1500 * 10**9}
-    soak(tmp_path, Size(16, 8, 400, 4, 40, caps, 1800), f"gate-{seed}")
+    soak(tmp_path, Size(16, 8, 200, 4, 40, caps, 1800), f"gate-{seed}")

@@ -100,8 +100,11 @@ def exchange(directory: Path, seed: str, requests: int) -> Iterator[Exchange]:
             process.kill()
 
 
-def configuration(exchanges: dict[str, Exchange], **more: Any) -> str:
-    """trunkline.yaml (as JSON): a route of two candidates for each modality, and ``more``."""
+def configuration(exchanges: dict[str, Exchange], priced: str = "", **more: Any) -> str:
+    """trunkline.yaml (as JSON): a route of two candidates for each modality, and ``more``.
+
+    The exchange ``priced`` is charged for by the prices of its vendors; the others have none.
+    """
     deadlines = {"connect": DEADLINE, "first_content": DEADLINE, "idle": DEADLINE, "total": 10}
     providers: dict[str, dict[str, str]] = {}
     routes: dict[str, list[str]] = {modality: [] for modality in MODELS["a"]}
@@ -109,7 +112,7 @@ def configuration(exchanges: dict[str, Exchange], **more: Any) -> str:
         for modality, model in MODELS[name].items():
             vendor, _, model = model.partition("/")
             url = one.urls[vendor] + ("/v1" if vendor == "openai" else "")
-            connection = f"{modality}-{name}"
+            connection = vendor if name == priced else f"{modality}-{name}"
             providers[connection] = {"kind": vendor, "base_url": url, "api_key": "key"}
             routes[modality].append(f"{connection}/{model}")
     return json.dumps(

@@ -14,6 +14,7 @@ class EventName(StrEnum):
     """The names that ``trunkline.on`` takes."""
 
     SETTLED = "settled"
+    LATE = "late"
     FAILOVER = "failover"
     DEGRADED = "degraded"
     RECOVERED = "recovered"

@@ -283,8 +283,9 @@ class Attempt(msgspec.Struct, omit_defaults=True):
 
 
 class Entry(msgspec.Struct, omit_defaults=True):
-    """A settlement or a later correction of an attempt: units, their quality, and the charge.
+    """A settlement, late usage or a correction of an attempt: units, their quality, the charge.
 
+    Units and charges of an attempt's entries add up; those of later ones may be negative.
     ``charge`` is None when no price is known: the entry is ``unpriced``, never zero.
     """
 

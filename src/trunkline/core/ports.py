@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .limits import Rate
-from .models import Settlement
+from .models import Entry, Settlement
 
 
 class Journal(Protocol):
     """Where settlements go first. ``append`` never blocks on a database and never raises."""
 
-    def append(self, record: Settlement) -> None: ...
+    def append(self, record: Settlement | Entry) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,9 @@ LOCAL_RATE = Charge(nanos=0, rate="0", source="local")
 USUAL_TIERS: Final = frozenset(("auto", "default", "standard", "standard_only", "on_demand"))
 """What vendors call the service tier that rows without a tier are for."""
 
+LATE: Final = "late"
+"""The kind of an entry with what a provider told of an attempt after it had been settled."""
+
 CORRECTION: Final = "correction"
 """The kind of an entry that brings an attempt's charges to what its price makes of its usage."""
 

@@ -107,6 +107,8 @@ class Mp3:
         self._codec.layout = "mono"
         self._codec.format = "s16p"
         self._codec.bit_rate = kilobits * 1000
+        # a third of the usual search's time: several voices share this interpreter with the calls
+        self._codec.options = {"compression_level": "7"}
         self._codec.open()
         self._waiting = b""
 

@@ -17,7 +17,17 @@ from typing import Any, TypeVar
 
 from ..clock import monotonic_ns, new_id, now_ns
 from ..core.events import Failover
-from ..core.models import Attempt, Candidate, Deadlines, Identity, Modality, Plan, Purpose
+from ..core.models import (
+    Attempt,
+    Candidate,
+    Deadlines,
+    Identity,
+    Modality,
+    Plan,
+    Purpose,
+    Quality,
+    Usage,
+)
 from ..core.window import adaptive
 from ..errors import (
     AllCandidatesFailed,
@@ -32,19 +42,18 @@ from ..errors import (
     UsageError,
 )
 from ..store.process import own
+from .closing import CLOSE_SECONDS, say_farewell
 from .deadline import Watch
 from .gate import Gate
 from .gate_rules import Audience
 from .health import HealthBook
 from .hedge import ALONE, Allowance, Outrun, Race, Side
 from .line import Line, Out, ProviderStream
-from .meter import NOTHING
+from .meter import NOTHING, Metered
 
 logger = logging.getLogger("trunkline")
 
 T = TypeVar("T")
-
-_CLOSE_SECONDS = 5.0
 
 _ADAPTIVE_FACTOR = 2.0
 _ADAPTIVE_LOW = 0.5
@@ -317,12 +326,13 @@ class Engine:
         error: ProviderError | None,
         stream: ProviderStream[Out] | None,
     ) -> None:
+        unserved = error is not None and not error.served and attempt.first_output_after_ns is None
+        metered = NOTHING if unserved or stream is None else line.metered()
         if stream is not None:
             attempt.provider_request_id = stream.request_id
-            self._close(stream, id(candidate.live))
+            self._close(stream, id(candidate.live), partial(self._told_late, attempt, metered))
         attempt.terms = line.terms(candidate)
-        unserved = error is not None and not error.served and attempt.first_output_after_ns is None
-        self._gate.settle(attempt, NOTHING if unserved or stream is None else line.metered())
+        self._gate.settle(attempt, metered)
         record = partial(
             self.health.record,
             candidate.key,
@@ -339,8 +349,15 @@ class Engine:
         if isinstance(error, EmptyOutput) and error.doubted:
             line.doubted(partial(record, blames=True))
 
-    def _close(self, stream: ProviderStream[Out], live: int) -> None:
-        """Close bounded and, if it takes time, in the background: no farewell delays a caller."""
+    def _told_late(self, attempt: Attempt, settled: Metered, usage: Usage) -> None:
+        if settled.quality is not Quality.EXACT:
+            self._gate.settle_late(attempt, settled, usage)
+
+    def _close(self, stream: ProviderStream[Out], live: int, late: Callable[[Usage], None]) -> None:
+        """Close bounded and, if it takes time, in the background: no farewell delays a caller.
+
+        ``late`` hears of the usage that closing brings.
+        """
         rest = stream.close()
         if rest is None:
             self._release(live)
@@ -348,15 +365,7 @@ class Engine:
 
         async def close() -> None:
             try:
-                if await _ends(rest):
-                    return
-                # A cancellation can be lost: Python 3.11's wait_for, through which plugins connect,
-                # drops one that meets its result. The stream would go on for ever.
-                again = stream.close()
-                if again is not None and not await _ends(again):
-                    logger.warning("a provider stream did not close within %g s", _CLOSE_SECONDS)
-            except Exception:  # a plugin's boundary: the attempt is settled, this changes nothing
-                logger.debug("a provider stream failed to close", exc_info=True)
+                await say_farewell(stream, rest, late)
             finally:
                 self._release(live)
 
@@ -401,23 +410,13 @@ class Engine:
     async def settled(self) -> None:
         """Wait, bounded, until every stream is closed and every retired plan with it."""
         if self._closing:
-            await asyncio.wait(self._closing, timeout=_CLOSE_SECONDS)
+            await asyncio.wait(self._closing, timeout=CLOSE_SECONDS)
 
     async def aclose(self) -> None:
         """End what stands, then wait, bounded, for what closes."""
         for task in self._standing:
             task.cancel()
         await self.settled()
-
-
-async def _ends(closing: Coroutine[None, None, None]) -> bool:
-    """Wait half of the time that closing may take; whether that was enough."""
-    try:
-        async with asyncio.timeout(_CLOSE_SECONDS / 2):
-            await closing
-    except TimeoutError:
-        return False
-    return True
 
 
 def _new_attempt(

@@ -12,17 +12,20 @@ import contextlib
 import time
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from ..clock import new_id, now_ns
 from ..core.events import AttemptRefused
 from ..core.limits import Limit
-from ..core.models import Attempt, Entry, Identity, Modality, Settlement, Usage
+from ..core.models import Attempt, Entry, Identity, Modality, Quality, Settlement, Usage
 from ..core.ports import Journal
+from ..core.pricing import LATE
 from ..errors import Refused, StoreError
 from .gate_holding import Opening, Shortage
 from .gate_keeper import GRACE, Keeper
 from .gate_purse import Price
 from .gate_rules import Audience
-from .meter import Metered
+from .meter import Metered, plus, told_late
 
 _RETRY = 0.03
 _STALE_SECONDS = 0.15
@@ -42,7 +45,8 @@ class Gate:
     """Reserves and settles attempts. Refusals are raised by ``reserve`` as ``Refused``.
 
     ``keeper`` holds what this process has of the budgets and limits there are, if there are any;
-    ``settled`` and ``refused`` hear of every attempt that ended or was not allowed.
+    ``settled`` and ``refused`` hear of every attempt that ended or was not allowed, ``late`` of
+    what was told of one after that.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Gate:
         settled: Callable[[Settlement], None],
         keeper: Keeper | None = None,
         refused: Callable[[AttemptRefused], None] = lambda _: None,
+        late: Callable[[Settlement], None] = lambda _: None,
     ) -> None:
         self._journal = journal
         self._price = price
@@ -59,6 +64,7 @@ class Gate:
         self._keeper = keeper
         self._purse = keeper.purse if keeper is not None else None
         self._refused = refused
+        self._late = late
         self._notices: dict[str, tuple[float, int, int]] = {}
         self._listening: dict[str, None] = {}
 
@@ -151,6 +157,26 @@ class Gate:
         if self._purse is not None:
             self._purse.settle(attempt, entry.charge)
         self._settled(settlement)
+
+    def settle_late(self, attempt: Attempt, settled: Metered, usage: Usage) -> None:
+        """Write down the provider's own count of ``attempt``, which was ``settled`` before it came.
+
+        A further entry has the difference. Never raises, never waits.
+        """
+        more = told_late(settled, usage)
+        whole = replace(attempt, usage=plus(settled.usage, more))
+        before, after = self._price(attempt), self._price(whole)
+        charge = None
+        if before is not None and after is not None:
+            nanos = after.nanos - before.nanos
+            if settled.quality is Quality.UNDERESTIMATE:
+                nanos = max(0, nanos)
+            charge = replace(after, nanos=nanos)
+        entry = Entry(new_id(), attempt.id, now_ns(), more, Quality.EXACT, charge, kind=LATE)
+        self._journal.append(entry)
+        if self._purse is not None:
+            self._purse.settle_late(attempt, entry)
+        self._late(Settlement(whole, entry))
 
     def recover(self) -> None:
         """Settle what dead processes left open, and return what they held. Blocks.

@@ -88,6 +88,15 @@ class Holding:
         self.free += need - actual
         self._overdrawn()
 
+    def add(self, more: int) -> None:
+        """Count ``more``, or less where it is negative, of what is settled already."""
+        self.dirty = True
+        self.spent += more
+        if self.rule.share is not None:
+            self.held -= more
+            self.free -= more
+            self._overdrawn()
+
     def extend(self, more: int) -> None:
         """Reserve ``more`` whether it is there or not."""
         self.dirty = True

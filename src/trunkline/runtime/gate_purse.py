@@ -15,7 +15,7 @@ from typing import TypeVar
 from ..clock import now_ns
 from ..core.budgets import Action
 from ..core.events import BudgetReached
-from ..core.models import Attempt, Charge, Identity, Modality, Usage
+from ..core.models import Attempt, Charge, Entry, Identity, Modality, Usage
 from ..core.ports import GateStore, Level, Said
 from ..core.scopes import Unit
 from ..errors import StoreError
@@ -161,6 +161,23 @@ class Purse:
             for holding, need in opening.takes:
                 actual = holding.rule.counts(attempt.usage, charge)
                 holding.settle(need, actual, unpriced=charge is None)
+
+    def settle_late(self, attempt: Attempt, entry: Entry) -> None:
+        """Count what ``entry`` adds to ``attempt`` in the budgets that it was counted in."""
+        for rule, pool in self._match(attempt.identity, attempt.modality):
+            more = rule.adds(entry)
+            if more:
+                slot_ns = rule.period(attempt.started_ns).slot_ns
+                with self._lock:
+                    self._holding_of(rule, pool, slot_ns, attempt.started_ns).add(more)
+
+    def _holding_of(self, rule: Rule, pool: str, slot_ns: int, at_ns: int) -> Holding:
+        current = self._holdings.get(pool)
+        for holding in (*([current] if current else []), *self._earlier):
+            if (holding.pool, holding.period.slot_ns) == (pool, slot_ns):
+                return holding
+        self._earlier.append(Holding(rule, pool, rule.period(at_ns), used_ns=now_ns()))
+        return self._earlier[-1]
 
     # ---- the keeper's side
 

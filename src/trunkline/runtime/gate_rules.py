@@ -11,7 +11,7 @@ import msgspec
 
 from ..core.budgets import FAREWELL, MILLION, Action, Budget, Step
 from ..core.limits import PATIENCE, Limit
-from ..core.models import Attempt, Charge, Identity, Modality, Usage, money
+from ..core.models import Attempt, Charge, Entry, Identity, Modality, Usage, money
 from ..core.ports import Ask, Level
 from ..core.scopes import Unit, countable, counter
 from ..core.windows import Period
@@ -104,6 +104,12 @@ class Rule:
         if self.is_streams:
             return 0
         return countable(self.counted(usage, charge.nanos if charge else 0))
+
+    def adds(self, entry: Entry) -> int:
+        """What a further entry adds to what its attempt has counted; a limit is not paid back."""
+        if isinstance(self.of, Limit) or self.of.unit is Unit.REQUESTS:
+            return 0
+        return self.counted(entry.usage, entry.charge.nanos if entry.charge else 0)
 
     def notice(self, audience: Audience) -> str:
         """What is said to whoever is refused; empty for nothing."""

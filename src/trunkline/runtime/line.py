@@ -33,8 +33,11 @@ class ProviderStream(Protocol[Out_co]):
     def __aiter__(self) -> ProviderStream[Out_co]: ...
     async def __anext__(self) -> Out_co: ...
 
-    def close(self) -> Coroutine[Any, Any, None] | None:
-        """Give up what has not come; returns what is left to wait for, None when nothing is."""
+    def close(self) -> Coroutine[Any, Any, Usage | None] | None:
+        """Give up what has not come; returns what is left to wait for, None when nothing is.
+
+        What is waited for may bring the usage that the provider tells at its end.
+        """
 
 
 class Moved(TrunklineError):

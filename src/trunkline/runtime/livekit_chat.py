@@ -9,10 +9,10 @@ from typing import Any
 from livekit.agents import APIConnectOptions, llm
 
 from ..core.models import Candidate, Usage
-from ..errors import StreamCut, UnsupportedOption
+from ..errors import ConnectFailed, StreamCut, UnsupportedOption
 from .chat import ChatDelta, ToolCall
 from .learnt import Learnt
-from .livekit_errors import from_livekit
+from .livekit_errors import from_livekit, may_be_sent
 
 
 class _Habits:
@@ -51,7 +51,10 @@ class PluginChat:
                 raise StreamCut("the stream ended before the answer was whole") from None
             raise
         except Exception as error:  # the edge: whatever a plugin raises is translated here
-            raise from_livekit(error) from error
+            told = from_livekit(error)
+            if isinstance(told, ConnectFailed):
+                told.served = may_be_sent(error)
+            raise told from error
         self.request_id = self.request_id or chunk.id
         if chunk.usage is not None:
             self._has_told = self._habits.tells_usage = True

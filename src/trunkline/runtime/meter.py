@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from msgspec.structs import astuple
+
 from ..core.models import Quality, Usage
 
 BYTES_PER_TOKEN = 4
@@ -29,6 +31,21 @@ class Metered:
 
 NOTHING = Metered(Usage(), Quality.EXACT)
 """An attempt that never reached the provider, or that it refused, uses nothing."""
+
+
+def told_late(settled: Metered, usage: Usage) -> Usage:
+    """What ``usage``, the provider's own count, adds to what was ``settled`` before it came.
+
+    It may take away from an estimate. An underestimate was too little; nothing is given back of it.
+    """
+    least = 0 if settled.quality is Quality.UNDERESTIMATE else -(2**63)
+    counted = zip(astuple(usage), astuple(settled.usage), strict=True)
+    return Usage(*(max(told - before, least) for told, before in counted))
+
+
+def plus(one: Usage, other: Usage) -> Usage:
+    """Both together, unit by unit."""
+    return Usage(*map(sum, zip(astuple(one), astuple(other), strict=True)))
 
 
 def estimated_tokens(text: str) -> int:

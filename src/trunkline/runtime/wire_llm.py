@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -33,6 +33,12 @@ _ERROR_BODY_WAIT = 0.5
 _PREWARM_WAIT = 5.0
 _LINGER = 1.0
 _DONE = b"[DONE]"
+_UNSENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+)
+"""Failures before a connection was there; after any other the request may have been read."""
 
 
 class WireLLM:
@@ -240,16 +246,44 @@ class WireStream:
         return self._ready.popleft()
 
     async def aclose(self) -> None:
-        """The same as ``close``, for ``contextlib.aclosing``."""
-        self.close()
+        """The same as ``close`` with what it leaves to wait for, for ``contextlib.aclosing``."""
+        rest = self.close()
+        if rest is not None:
+            await rest
 
-    def close(self) -> None:
-        """Give up what has not come. Idempotent; a whole answer's connection stays in the pool."""
+    def close(self) -> Coroutine[Any, Any, Usage | None] | None:
+        """Give up what has not come. Idempotent; a whole answer's connection stays in the pool.
+
+        Where the answer is whole but for its usage, that is left to wait for: nothing more is made,
+        so it costs nothing.
+        """
+        untold = any(delta.usage is not None for delta in self._ready)
         self._ready.clear()
-        if not self._ended:
+        response = self._response
+        if self._ended or response is None:
             self._ended = True
-            if self._response is not None:
-                self._response.close()
+            return self._last(None) if untold else None
+        self._ended = True
+        if self._reader.finish_reason and self._failure is None:
+            return self._last(response)
+        response.close()
+        return None
+
+    async def _last(self, response: aiohttp.ClientResponse | None) -> Usage | None:
+        """The usage of an answer that nobody waits for, as far as it comes soon."""
+        if response is None:
+            return self.usage
+        try:
+            async with asyncio.timeout(_LINGER):
+                while self.usage is None and (data := await _more(response)):
+                    for payload in self._body.feed(data):
+                        if payload != _DONE:
+                            self._reader.read(payload)
+        except (aiohttp.ClientError, OSError, ProviderError):
+            pass  # TimeoutError is an OSError; the attempt is settled by an estimate
+        finally:
+            response.close()
+        return self.usage
 
     async def _receive(self) -> None:
         """Wait for more of the answer; a failure is kept until what came before it is taken."""
@@ -268,6 +302,7 @@ class WireStream:
                 answered=self._response is not None,
                 connect_timeout=self.connect_timeout,
             )
+            failure.served = self._response is not None or not isinstance(error, _UNSENT)
         failure.request_id = failure.request_id or self.request_id or None
         self._failure = failure
         self._ended = True

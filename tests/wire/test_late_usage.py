@@ -1,0 +1,93 @@
+"""What a provider tells of a chat whose caller has left: a further entry, in ledger and budgets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from livekit.agents import llm
+from llm_server import CUT, DONE, STALL, Answer, ChatServer, delta, usage
+
+import trunkline
+from trunkline import inference
+from trunkline.core.models import Quality, Settlement, Usage
+from trunkline.store.gates import GATE_NAME
+from trunkline.store.ledger import Ledger, Recorded
+
+WHOLE = delta("stop", content="Good morning.")
+TOLD = Usage(tokens_in=11, tokens_out=7)
+
+
+async def left(place: Path, *steps: bytes | float | str) -> tuple[Recorded, list[Settlement], int]:
+    """A chat that is left after its first words: its row, what came late, its budget's spend."""
+    late: list[Settlement] = []
+    async with ChatServer(Answer(steps)) as server:
+        budget = {"window": "total", "amount": {"tokens": 10_000}}
+        said = {
+            "version": 1,
+            "providers": {"openai": {"api_key": "key", "base_url": server.base_url}},
+            "budgets": {"all": budget},
+        }
+        (place / "trunkline.yaml").write_text(json.dumps(said))
+        trunkline.configure(place / "trunkline.yaml", place / "state")
+        trunkline.on("late", late.append)
+        model = inference.LLM("openai/gpt-4.1")
+        context = llm.ChatContext.empty()
+        context.add_message(role="user", content="hello " * 30)
+        async with model.chat(chat_ctx=context) as stream:
+            await anext(stream)
+        await model.aclose()
+        house = trunkline.compose.current()
+        await trunkline.aclose()
+        assert await asyncio.to_thread(house.recorder.flush_all, 60)
+    with closing(Ledger(place / "state" / "ledger.db")) as ledger:
+        (row,) = ledger.attempts()
+    with closing(sqlite3.connect(place / "state" / GATE_NAME)) as db:
+        ((spent,),) = db.execute("SELECT sum(spent) FROM pools")
+    return row, late, spent
+
+
+@pytest.mark.parametrize(
+    "steps", [(WHOLE, 0.2, usage(), DONE), (WHOLE + usage() + DONE,)], ids=["later", "at once"]
+)
+async def test_usage_that_is_told_after_the_caller_left_settles_by_a_further_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: Sequence[bytes | float]
+) -> None:
+    monkeypatch.setattr("trunkline.runtime.wire_llm._LINGER", 10)
+    row, late, spent = await left(tmp_path, *steps)
+    if len(row.entries) == 1:  # it came before the caller had left
+        assert (row.entries[0].usage, row.entries[0].quality) == (TOLD, Quality.EXACT)
+    else:
+        first, further = row.entries
+        assert (first.quality, further.quality) == (Quality.ESTIMATED, Quality.EXACT)
+        assert (first.kind, further.kind) == ("settlement", "late")
+        assert [one.entry for one in late] == [further]
+        assert late[0].attempt.usage == TOLD
+        assert further.usage.tokens_in < 0, "less than the estimate"
+    assert sum(entry.usage.tokens_in for entry in row.entries) == TOLD.tokens_in
+    assert sum(entry.usage.tokens_out for entry in row.entries) == TOLD.tokens_out
+    # gpt-4.1: 2 USD a million tokens in, 8 out
+    assert row.nanos == 2_000 * TOLD.tokens_in + 8_000 * TOLD.tokens_out
+    assert spent == TOLD.tokens_in + TOLD.tokens_out
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [(WHOLE, STALL), (WHOLE, CUT), (delta(content="Good"), 0.2, WHOLE, usage(), DONE)],
+    ids=["it never comes", "it is cut", "words were to come"],
+)
+async def test_otherwise_the_estimate_stands(
+    tmp_path: Path, steps: Sequence[bytes | float | str]
+) -> None:
+    """To wait while the answer is still being made would cost what it makes."""
+    async with asyncio.timeout(30):
+        row, late, spent = await left(tmp_path, *steps)
+    assert [entry.quality for entry in row.entries] == [Quality.ESTIMATED]
+    assert not late
+    usage = row.entries[0].usage
+    assert spent == usage.tokens_in + usage.tokens_out > TOLD.tokens_in
