@@ -42,6 +42,7 @@ from .runtime.gate_purse import Purse
 from .runtime.gate_rules import Rule
 from .runtime.health import HealthBook
 from .runtime.listeners import Callback, Listeners
+from .runtime.webhooks import Webhooks
 from .runtime.wire_llm import WireLLM
 from .services.gates import overspent
 from .store import Recorder
@@ -56,7 +57,11 @@ logger = logging.getLogger("trunkline")
 
 _STREAM_SECONDS = 2.0
 _FLUSH_SECONDS = 5.0
-"""Together less than the ten seconds after which LiveKit kills the process of an ended job."""
+"""Together, and with a second for webhooks, less than the ten after which LiveKit kills the process
+of an ended job."""
+
+_TOLD_OUTSIDE = (EventName.FAILOVER, EventName.DEGRADED, EventName.RECOVERED, EventName.BUDGET)
+"""The events that webhooks may be asked for."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +108,16 @@ class Trunkline:
             partial(tell, EventName.LATE),
         )
         self._cheaper: dict[str, tuple[Plan, Callable[[], Awaitable[None]]] | None] = {}
+        self.webhooks = Webhooks(settings.webhooks, self._lease)
+        if settings.webhooks:
+            for name in _TOLD_OUTSIDE:
+                self._listeners.on(name, self.webhooks.tell)
         self.engine = Engine(
             self.gate, self.health, partial(tell, EventName.FAILOVER), self._routed
         )
+
+    def _lease(self, name: str, seconds: float) -> bool:
+        return self._shared.lease(name, new_id(), seconds)
 
     def _routed(self, modality: Modality, names: Sequence[str]) -> Plan | None:
         """The plan of the last of these routes that is for ``modality``, built once and kept."""
@@ -294,6 +306,7 @@ class Trunkline:
         """Hand over what others should know; using this process's Trunkline again wakes it."""
         self.gate.close()
         self.recorder.flush_all(_FLUSH_SECONDS)
+        self.webhooks.flush()
         self.health.close()
         self._shared.close()
 

@@ -27,6 +27,7 @@ KEYS = [
     "version",
     *("project", "project.org", "project.name"),
     "state",
+    *("webhooks", *(f"webhooks.<name>.{key}" for key in ("url", "secret", "events"))),
     "providers",
     *(f"providers.<name>.{key}" for key in ("kind", "base_url", "options")),
     *(f"providers.<name>.options.{modality}" for modality in ("stt", "llm", "tts")),

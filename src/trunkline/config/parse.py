@@ -36,6 +36,7 @@ from .settings import (
     Stack,
     after_output_of,
 )
+from .webhooks import webhooks
 from .yaml_nodes import MAX_BYTES, Node, Problems, Scalar, Table, read_tree
 
 LOCAL_STACK = "local"
@@ -109,6 +110,7 @@ class _File:
             self._gateway(top.get("gateway")),
             budgets(top.get("budgets"), routes, self._problems),
             limits(top.get("limits"), self._problems),
+            webhooks(top.get("webhooks"), self._problems),
         )
 
     def _gateway(self, read: Read | None) -> GatewaySettings:

@@ -26,6 +26,7 @@ from .schema_kinds import (
     Version,
     YesNo,
 )
+from .webhooks import WEBHOOKS
 
 __all__ = ["ROOT", "Read", "keys"]
 
@@ -157,6 +158,7 @@ ROOT: Final = Section(
         ),
         "budgets": Key(BUDGETS, "what may be spent", "none"),
         "limits": Key(LIMITS, "what may be used in a time, or at once", "none"),
+        "webhooks": Key(WEBHOOKS, "who is told of failures, see failover.md", "none"),
         "gateway": Key(_GATEWAY, "who may use `trunkline serve`, and where it listens", "as below"),
     }
 )

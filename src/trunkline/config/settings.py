@@ -10,6 +10,7 @@ from typing import Any, Self
 from ..core.budgets import Budget
 from ..core.limits import Limit
 from ..core.models import AfterOutput, Deadlines, Hedge, Modality, ModelRef, ProbeInput
+from ..core.webhooks import Hook
 
 
 class Secret:
@@ -168,6 +169,7 @@ class Settings:
     gateway: GatewaySettings = GatewaySettings()
     budgets: tuple[Budget, ...] = ()
     limits: tuple[Limit, ...] = ()
+    webhooks: tuple[Hook, ...] = ()
 
 
 def after_output_of(modality: Modality) -> AfterOutput:

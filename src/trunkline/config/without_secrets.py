@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -11,6 +12,7 @@ from ..catalog import PROVIDERS
 from .yaml_nodes import Items, Node, Problems, Scalar, Table, read_tree
 
 THROWAWAY = "throw-away"
+_SIGNING = "whsec_" + base64.b64encode(bytes(32)).decode()
 
 _NAMED = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
 _PLAIN = frozenset({"kind", "base_url", "options"})
@@ -18,7 +20,7 @@ _PLAIN = frozenset({"kind", "base_url", "options"})
 
 
 def without_secrets(path: Path, env: MutableMapping[str, str]) -> Mapping[str, str]:
-    """``env`` with a throw-away for every variable that a provider's or the gateway's secret is in.
+    """``env`` with a throw-away for every variable that holds a secret of the file or a provider.
 
     Theirs are not read, whether they are set or not; what else the file takes from ``env`` is. A
     file that cannot be read changes nothing: ``load`` tells what is wrong with it.
@@ -30,7 +32,9 @@ def without_secrets(path: Path, env: MutableMapping[str, str]) -> Mapping[str, s
         root = None
     for secret in _secrets(root):
         names.update(_NAMED.findall(secret.raw))
-    return ChainMap(dict.fromkeys(names, THROWAWAY), env)
+    signing = {name for secret in _signing(root) for name in _NAMED.findall(secret.raw)}
+    given = {**dict.fromkeys(names, THROWAWAY), **dict.fromkeys(signing, _SIGNING)}
+    return ChainMap(given, env)
 
 
 def _secrets(root: Node | None) -> Iterator[Scalar]:
@@ -44,6 +48,14 @@ def _secrets(root: Node | None) -> Iterator[Scalar]:
     for name, node in gateway.entries.items() if isinstance(gateway, Table) else ():
         if name in ("keys", "bearer"):
             yield from _texts(node)
+
+
+def _signing(root: Node | None) -> Iterator[Scalar]:
+    top = root.entries if isinstance(root, Table) else {}
+    hooks = top.get("webhooks")
+    for entry in hooks.entries.values() if isinstance(hooks, Table) else ():
+        if isinstance(entry, Table) and "secret" in entry.entries:
+            yield from _texts(entry.entries["secret"])
 
 
 def _texts(node: Node) -> Iterator[Scalar]:

@@ -56,6 +56,7 @@ class BudgetReached:
 
     ``pool`` says whose it is where calls are counted apart; ``share`` is the threshold's part of
     ``amount``, which like ``spent`` is in the unit's base. ``shadow``: nobody is hindered by it.
+    ``since_ns`` is when the period began, UTC.
     """
 
     budget: str
@@ -67,6 +68,7 @@ class BudgetReached:
     unit: Unit
     route: str = ""
     shadow: bool = False
+    since_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -324,6 +324,7 @@ class Purse:
                         unit=budget.unit,
                         route=step.route,
                         shadow=budget.shadow,
+                        since_ns=holding.period.start_ns,
                     )
                 )
 

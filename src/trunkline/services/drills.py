@@ -253,7 +253,8 @@ def neighbours(settings: Settings, line: Line) -> dict[str, str]:
 def rehearsed(settings: Settings, line: Line, doubles: Mapping[str, str]) -> Settings:
     """The settings of a drill of ``line``: ``doubles`` are addresses by connection.
 
-    What has neither a double nor runs on this machine is not in them, so that no vendor is called.
+    What has neither a double nor runs on this machine is not in them, so that no vendor is called;
+    nor are webhooks, since nothing has happened.
     """
     connections: dict[str, Connection] = {}
     for name, one in settings.connections.items():
@@ -268,4 +269,4 @@ def rehearsed(settings: Settings, line: Line, doubles: Mapping[str, str]) -> Set
         pairs = zip(route.candidates, line.stands, strict=True)
         kept = tuple(choice for choice, stand in pairs if stand.played)
         routes[line.asked] = replace(route, candidates=kept)
-    return replace(settings, connections=connections, routes=routes)
+    return replace(settings, connections=connections, routes=routes, webhooks=())
