@@ -76,6 +76,28 @@ def test_where_the_reads_fall_changes_nothing(sizes, line_end):
     assert got == [p for p in payloads if p]
 
 
+PARTS = [
+    b"data: ",
+    b"data:",
+    b"a",
+    "\u00fc".encode(),
+    b"\n",
+    b"\n\n",
+    b"\r\n",
+    b": c\n\n",
+    b"data: b\n\n",
+]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=12).map(b"".join), st.integers(0, 40))
+def test_what_comes_in_one_read_is_what_would_come_byte_by_byte(body, cut):
+    def read(pieces):
+        parser = SseParser()
+        return [payload for piece in pieces for payload in parser.feed(piece)], parser.rest()
+
+    assert read([body[:cut], body[cut:]]) == read([bytes([byte]) for byte in body])
+
+
 async def test_text_usage_and_finish_arrive_and_only_text_is_content():
     deltas, stream = await answered(
         [

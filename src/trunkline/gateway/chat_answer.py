@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..core.models import Candidate
 from ..runtime.chat import ChatDelta
 from ..runtime.wire_llm import WireLLM
-from .chat_chunks import DONE, Renderer, event, is_only_usage, whole
+from .chat_chunks import DONE, Renderer, event, events, is_only_usage, whole
 from .exchange import Exchange
 from .refusal import Headers, Refusal
 
@@ -46,10 +46,11 @@ class _Answer:
     def put(self, delta: ChatDelta) -> None:
         if self._renderer is not None:
             self._waiting += self._renderer.chunks(delta, usage=self._wants_usage)
-        elif delta.raw and (self._wants_usage or not is_only_usage(delta)):
+        elif delta.raw and (delta.usage is None or self._wants_usage or not is_only_usage(delta)):
             self._waiting.append(delta.raw)
-        self._finished = self._finished or bool(delta.finish_reason)
-        if delta.content:
+        if delta.finish_reason:
+            self._finished = True
+        if delta.text or delta.tool_calls:
             self._ready += self._waiting
             self._waiting.clear()
 
@@ -78,7 +79,7 @@ class StreamedAnswer(_Answer):
 
     async def flush(self) -> None:
         if self._ready:
-            data = b"".join(map(event, self._ready))
+            data = events(self._ready)
             self._ready.clear()
             await self._write(data)
 
@@ -88,18 +89,20 @@ class StreamedAnswer(_Answer):
 
     async def end(self) -> None:
         await super().end()
-        await self._write(b"".join(map(event, self._ready)) + DONE)
-        await self.exchange.end()
+        await self._start()
+        await self.exchange.end(events(self._ready) + DONE)
 
     async def fail(self, refusal: Refusal) -> None:
         """Tell an error as the last event: nothing follows that could pass for a clean end."""
-        await self.exchange.write(event(refusal.json(self.exchange.id)))
-        await self.exchange.end()
+        await self.exchange.end(event(refusal.json(self.exchange.id)))
 
     async def _write(self, data: bytes) -> None:
+        await self._start()
+        await self.exchange.write(data)
+
+    async def _start(self) -> None:
         if not self.exchange.started:
             await self.exchange.start(200, _SSE, (_NO_CACHE, *self._headers))
-        await self.exchange.write(data)
 
 
 class WholeAnswer(_Answer):

@@ -5,6 +5,7 @@ https://platform.openai.com/docs/api-reference/chat-streaming
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -20,10 +21,18 @@ _LINE_ENDS = b"\r\n"
 
 
 def event(payload: bytes) -> bytes:
-    """One server-sent event. JSON has line ends between its tokens only, where none is needed."""
-    if b"\n" in payload or b"\r" in payload:
-        payload = payload.translate(None, _LINE_ENDS)
-    return b"data: " + payload + b"\n\n"
+    """One server-sent event."""
+    return events([payload])
+
+
+def events(payloads: Sequence[bytes]) -> bytes:
+    """Server-sent events. JSON has line ends between its tokens only, where none is needed."""
+    if not payloads:
+        return b""
+    data = b"\n".join(payloads)
+    if b"\r" in data or data.count(b"\n") >= len(payloads):
+        payloads = [payload.translate(None, _LINE_ENDS) for payload in payloads]
+    return b"data: " + b"\n\ndata: ".join(payloads) + b"\n\n"
 
 
 def is_only_usage(delta: ChatDelta) -> bool:
@@ -111,14 +120,23 @@ def whole(chunks: list[bytes]) -> bytes:
     """The completion that ``chunks`` add up to; fields that are not OpenAI's add up as well."""
     completion: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
+    texts: dict[int, list[str]] = {}
     for chunk in map(msgspec.json.decode, chunks):
         for part in chunk.pop("choices", None) or ():
-            choice = choices.setdefault(part.get("index") or 0, {"message": {}})
-            _add(choice["message"], part.pop("delta", None) or {})
-            _add(choice, part)
+            index = part.get("index") or 0
+            choice = choices.setdefault(index, {"message": {}})
+            delta = part.pop("delta", None) or {}
+            if isinstance(text := delta.get("content"), str):  # one a token: added up at the end
+                texts.setdefault(index, []).append(text)
+                del delta["content"]
+            _add(choice["message"], delta)
+            if part.keys() != _PLACE or part["finish_reason"] is not None:
+                _add(choice, part)
         completion |= {name: value for name, value in chunk.items() if value is not None}
     for index, choice in choices.items():
         message = choice["message"]
+        if index in texts:
+            _add(message, {"content": "".join(texts[index])})
         choice["index"] = index
         choice["message"] = {"role": "assistant", "content": None, **message}
         for call in message.get("tool_calls", ()):
@@ -127,6 +145,8 @@ def whole(chunks: list[bytes]) -> bytes:
     completion["choices"] = [choices[index] for index in sorted(choices)]
     return _encode(completion)
 
+
+_PLACE = {"index", "finish_reason"}
 
 _ONCE = frozenset({"role", "id", "type", "name", "index", "finish_reason"})
 """Text that a stream sends whole; all other text comes in pieces."""

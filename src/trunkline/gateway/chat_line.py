@@ -62,13 +62,13 @@ class ChatLine(TextLine):
             messages = [*messages, {"role": "assistant", "content": continued}]
         request = ChatRequest(messages, self._asked.tools, dict(self.asked(candidate)))
         if isinstance(candidate.live, WireLLM):
-            stream = candidate.live.stream(
+            return candidate.live.stream(
                 candidate.ref.model,
                 request,
                 connect_timeout=self._plan.deadlines.connect,
                 verbatim=True,
+                before_wait=self._sink.flush,
             )
-            return Flushing(stream, self._sink.flush, lambda: stream.is_ready)
         from .chat_plugin import ask_plugin  # with livekit, which no other chat needs
 
         total = self._plan.deadlines.total

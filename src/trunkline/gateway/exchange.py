@@ -116,9 +116,11 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
         self._writing = False
 
-    async def end(self) -> None:
-        """End the body. An answer that is not ended is cut: that is how a failure is told."""
-        await self._send({"type": "http.response.body", "body": b""})
+    async def end(self, data: bytes = b"") -> None:
+        """End the body, with ``data``. One that is not ended is cut: so a failure is told."""
+        self._writing = True
+        self.written_at = asyncio.get_running_loop().time()
+        await self._send({"type": "http.response.body", "body": data})
 
     @contextlib.asynccontextmanager
     async def attended(

@@ -9,22 +9,13 @@ from ..runtime.line import Out, ProviderStream
 
 
 class Flushing(Generic[Out]):
-    """``stream``, with ``flush`` awaited before each wait for its next output.
+    """``stream``, with ``flush`` awaited before each wait for its next output."""
 
-    While ``is_ready`` says that the next one is there already, nothing is waited for.
-    """
+    __slots__ = ("_flush", "_stream", "close")
 
-    __slots__ = ("_flush", "_is_ready", "_stream", "close")
-
-    def __init__(
-        self,
-        stream: ProviderStream[Out],
-        flush: Callable[[], Awaitable[None]],
-        is_ready: Callable[[], bool] = lambda: False,
-    ) -> None:
+    def __init__(self, stream: ProviderStream[Out], flush: Callable[[], Awaitable[None]]) -> None:
         self._stream = stream
         self._flush = flush
-        self._is_ready = is_ready
         self.close = stream.close
 
     @property
@@ -35,6 +26,5 @@ class Flushing(Generic[Out]):
         return self
 
     async def __anext__(self) -> Out:
-        if not self._is_ready():
-            await self._flush()
+        await self._flush()
         return await self._stream.__anext__()

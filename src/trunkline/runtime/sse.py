@@ -33,6 +33,8 @@ class SseParser:
         """
         if len(self._tail) + self._size > EVENT_LIMIT:
             raise ProtocolViolation(f"an event of the stream is longer than {EVENT_LIMIT} bytes")
+        if not self._tail and not self._data and (plain := _plain(data)):
+            return plain
         if self._tail or b"\n" not in data:
             self._tail += data
             if b"\n" not in data:
@@ -84,3 +86,15 @@ class WholeBody:
     def rest(self) -> bytes:
         """Return the body."""
         return bytes(self._data)
+
+
+def _plain(data: bytes) -> list[bytes]:
+    """The payloads of ``data`` where it is whole events of one data field each, else nothing.
+
+    So nearly every read comes. No step is taken for an event: a provider sends one for each token.
+    """
+    if not data.startswith(b"data: ") or not data.endswith(b"\n\n") or b"\r" in data:
+        return []
+    payloads = data[6:-2].split(b"\n\ndata: ")
+    is_plain = data.count(b"\n") == 2 * len(payloads) and b"" not in payloads
+    return payloads if is_plain else []

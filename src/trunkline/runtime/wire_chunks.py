@@ -119,14 +119,15 @@ class ChunkReader:
             raise from_event(chunk.error, request_id=self.id, secrets=self._secrets)
         if chunk.id:
             self.id = chunk.id
-        delta = ChatDelta(id=self.id, service_tier=chunk.service_tier or "")
+        delta = ChatDelta(self.id, service_tier=chunk.service_tier or "")
         if chunk.usage is not None:
             self.usage = delta.usage = chunk.usage.native()
-        for choice in chunk.choices or ():
+        choices = chunk.choices or ()
+        for choice in choices:
             if choice.index == 0:
                 self._choose(choice, delta)
         if self._verbatim:
-            is_whole = chunk.choices and chunk.choices[0].message is not None
+            is_whole = choices and choices[0].message is not None
             delta.raw = _as_chunk(payload) if is_whole else payload
         elif not (delta.content or delta.usage or delta.finish_reason or delta.extra):
             return None
@@ -141,14 +142,20 @@ class ChunkReader:
         return delta if delta.content else None
 
     def _choose(self, choice: _Choice, delta: ChatDelta) -> None:
-        reason = choice.finish_reason or ""
+        reason, part = choice.finish_reason or "", choice.delta or choice.message or _NOTHING
+        text = part.content
+        if not reason and not part.tool_calls and type(text) is str:  # nearly all of them
+            if self._thinking is not None:
+                text = self._thinking.visible(text, final=False)
+            delta.text, delta.extra = text, part.extra_content
+            self.text_chars += len(text)
+            return
         if reason == "error":
             raise ProviderFault("the provider ended the stream with the reason 'error'")
         if reason:
             self.finish_reason = delta.finish_reason = reason
-        part = choice.delta or choice.message or _NOTHING
         delta.extra = part.extra_content
-        text = part.content if isinstance(part.content, str) else _flatten(part.content)
+        text = text if isinstance(text, str) else _flatten(text)
         if text or reason:
             self._show(text, delta, final=bool(reason))
         if part.tool_calls:

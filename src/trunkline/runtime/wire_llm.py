@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -85,15 +85,18 @@ class WireLLM:
         *,
         connect_timeout: float | None = None,
         verbatim: bool = False,
+        before_wait: Callable[[], Awaitable[None]] | None = None,
     ) -> WireStream:
         """Return the answer to ``request`` as an iterator; it is sent at the first ``anext``.
 
         ``connect_timeout`` in seconds outranks the client's. With ``verbatim`` every chunk gives a
-        delta that holds it as it came, in ``raw``. Raises UsageError when the request cannot be
-        written as JSON.
+        delta that holds it as it came, in ``raw``. ``before_wait`` is awaited before each wait for
+        the network and before a failure, not between pieces that came in one read. Raises
+        UsageError when the request cannot be written as JSON.
         """
         seconds = self.connect_timeout if connect_timeout is None else connect_timeout
-        return WireStream(self, encode(model, request, self.quirks), seconds, verbatim=verbatim)
+        wire = encode(model, request, self.quirks)
+        return WireStream(self, wire, seconds, verbatim=verbatim, before_wait=before_wait)
 
     async def post(self, stream: WireStream, request: WireRequest) -> aiohttp.ClientResponse:
         """Send ``request`` for ``stream`` and return once the answer's head is there.
@@ -196,12 +199,19 @@ class WireStream:
     """
 
     def __init__(
-        self, client: WireLLM, request: WireRequest, connect_timeout: float, *, verbatim: bool
+        self,
+        client: WireLLM,
+        request: WireRequest,
+        connect_timeout: float,
+        *,
+        verbatim: bool,
+        before_wait: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.connect_timeout = connect_timeout
         self.reused = False
         """Whether the request went out on a connection that had served before."""
         self._client = client
+        self._before_wait = before_wait
         self._request = request
         self._response: aiohttp.ClientResponse | None = None
         self._body: SseParser | WholeBody = SseParser()
@@ -218,11 +228,6 @@ class WireStream:
         return self._header_id or self._reader.id
 
     @property
-    def is_ready(self) -> bool:
-        """Whether the next piece is here already: it came in one read with the last."""
-        return bool(self._ready)
-
-    @property
     def usage(self) -> Usage | None:
         """The provider's own count, None until it came."""
         return self._reader.usage
@@ -237,11 +242,13 @@ class WireStream:
 
     async def __anext__(self) -> ChatDelta:
         while not self._ready:
-            if self._failure is not None:
-                failure, self._failure = self._failure, None
-                raise failure
-            if self._ended:
+            failure, self._failure = self._failure, None
+            if failure is None and self._ended:
                 raise StopAsyncIteration
+            if self._before_wait is not None:
+                await self._before_wait()
+            if failure is not None:
+                raise failure
             await self._receive()
         return self._ready.popleft()
 
@@ -329,21 +336,19 @@ class WireStream:
         if not data:
             self._finish()
             return
+        read, ready = self._reader.read, self._ready
         for payload in self._body.feed(data):
             if payload == _DONE:
                 self._complete()
                 return
-            self._read(payload)
-
-    def _read(self, payload: bytes) -> None:
-        delta = self._reader.read(payload)
-        if delta is not None:
-            self._ready.append(delta)
+            if (delta := read(payload)) is not None:
+                ready.append(delta)
 
     def _finish(self) -> None:
         rest = self._body.rest()
         if isinstance(self._body, WholeBody):
-            self._read(rest)
+            if (delta := self._reader.read(rest)) is not None:
+                self._ready.append(delta)
         elif rest != _DONE and not self._reader.finish_reason:
             raise StreamCut("the stream ended before the answer was whole")
         self._complete()
