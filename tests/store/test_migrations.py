@@ -2,6 +2,7 @@
 
 ``ledgers/NNNN.sql`` is a ledger as version NNNN wrote it. After a new migration, add its own:
 ``python tests/store/test_migrations.py > tests/store/ledgers/NNNN.sql``; the others never change.
+``ledger.sql`` of the package, which makes a new one, follows the newest.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from trunkline.core.models import (
     Usage,
 )
 from trunkline.store.ledger import Ledger, Position
+from trunkline.store.ledger_file import REVISION, LedgerFile
 from trunkline.store.migrations import configuration, upgrade
-from trunkline.store.schema import REVISION, metadata
+from trunkline.store.rows import ATTEMPT_COLUMNS, ENTRY_COLUMNS
+from trunkline.store.schema import attempts, entries, metadata
 
 LEDGERS = Path(__file__).parent / "ledgers"
 
@@ -95,6 +98,23 @@ def test_a_fresh_schema_is_the_migrated_one() -> None:
 
         assert objects(fresh) == objects(migrated)
         assert compare_metadata(MigrationContext.configure(migrated), metadata) == []
+
+
+def test_a_new_ledger_is_the_migrated_one(tmp_path: Path) -> None:
+    LedgerFile(tmp_path / "ledger.db").open()
+    with (
+        create_engine(f"sqlite:///{tmp_path}/ledger.db").begin() as new,
+        create_engine("sqlite://").begin() as migrated,
+    ):
+        upgrade(migrated)
+
+        assert objects(new) == objects(migrated)
+        assert MigrationContext.configure(new).get_current_revision() == REVISION
+
+
+def test_what_is_written_is_every_column() -> None:
+    assert tuple(attempts.c.keys()) == ATTEMPT_COLUMNS
+    assert tuple(entries.c.keys()) == ENTRY_COLUMNS
 
 
 def test_the_newest_migration_is_the_one_that_is_expected() -> None:

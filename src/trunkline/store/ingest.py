@@ -7,15 +7,12 @@ import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import StoreError
 from .journal import SUFFIX
+from .ledger_file import LedgerFile, Position
 from .process import own, try_lock
 from .records import read_records
-
-if TYPE_CHECKING:
-    from .ledger import Ledger, Position
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +39,15 @@ class Ingester:
         self.torn = 0
         self._directory = directory
         self._lock: int | None = None
-        self._ledger: Ledger | None = None
+        self._ledger: LedgerFile | None = None
         self._positions: dict[str, Position] = {}
         self._unreadable: set[str] = set()
         own(self)
 
-    def elect(self) -> Ledger | None:
+    def elect(self) -> LedgerFile | None:
         """Become, or stay, the one that loads, and return its ledger; None while another is.
 
-        Only the elected process imports the database. Raises StoreError or UsageError when the
+        Raises StoreError or UsageError when the
         directory cannot be written or the ledger not be opened.
         """
         if self._ledger is None and self._take_lock():
@@ -109,10 +106,8 @@ class Ingester:
             self.close()
         return taken
 
-    def _open_ledger(self) -> Ledger:
-        from .ledger import Ledger
-
-        ledger = Ledger(self._directory / LEDGER_NAME)
+    def _open_ledger(self) -> LedgerFile:
+        ledger = LedgerFile(self._directory / LEDGER_NAME)
         ledger.open()
         self._positions = ledger.positions()
         for name in [n for n in self._positions if not (self._directory / n).exists()]:
@@ -121,9 +116,7 @@ class Ingester:
             del self._positions[name]
         return ledger
 
-    def _load(self, ledger: Ledger, path: Path, size: int) -> Iterator[int]:
-        from .ledger import Position
-
+    def _load(self, ledger: LedgerFile, path: Path, size: int) -> Iterator[int]:
         with path.open("rb") as file:
             is_dead = try_lock(file.fileno())  # asked before reading: the dead add nothing
             at = self._positions.get(path.name, Position())
@@ -139,7 +132,7 @@ class Ingester:
             if is_dead:
                 self._retire(ledger, path, at, os.fstat(file.fileno()).st_size)
 
-    def _retire(self, ledger: Ledger, path: Path, at: Position, size: int) -> None:
+    def _retire(self, ledger: LedgerFile, path: Path, at: Position, size: int) -> None:
         if at.offset < size:
             self.torn += 1
             logger.warning("journal %s ends within a record, which is dropped", path.name)

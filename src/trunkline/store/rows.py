@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import astuple
-from sqlalchemy import Row
 
-from ..core.models import Attempt, Charge, Entry, Identity, Modality, Purpose, Quality, Usage
+from ..core.models import (
+    Attempt,
+    Charge,
+    Entry,
+    Identity,
+    Modality,
+    Purpose,
+    Quality,
+    Terms,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+ATTEMPT_COLUMNS = (
+    *("id", "call", "turn", "idx", "purpose", "modality", "provider", "model", "connection"),
+    *("route", "stack", "variant", "org", "project", "agent", "room", "job", "session", "tags"),
+    *("provider_request_id", "started_ns", "first_output_after_ns", "duration_ns", "outcome"),
+    *Usage.__struct_fields__,
+    "key",
+    *Terms._fields,
+)
+"""What ``attempt_row`` returns."""
+
+ENTRY_COLUMNS = (
+    *("id", "attempt_id", "recorded_ns", "kind", "quality"),
+    *Usage.__struct_fields__,
+    *("charge_nanos", "rate", "rate_source", "rate_checked"),
+)
+"""What ``entry_row`` returns."""
 
 _encode_tags = msgspec.json.Encoder().encode
 _decode_tags = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 def attempt_row(attempt: Attempt) -> tuple[object, ...]:
-    """Return the values of ``schema.attempts``."""
+    """Return the values of ``ATTEMPT_COLUMNS``."""
     whose = attempt.identity
     return (
         attempt.id,
@@ -49,7 +78,7 @@ def attempt_row(attempt: Attempt) -> tuple[object, ...]:
 
 
 def entry_row(entry: Entry) -> tuple[object, ...]:
-    """Return the values of ``schema.entries``."""
+    """Return the values of ``ENTRY_COLUMNS``."""
     charge = entry.charge
     return (
         entry.id,

@@ -4,6 +4,8 @@ An attempt is one row; what it cost is the sum of its entries: the settlement, a
 correction the difference. Money is nano-dollars and NULL where no price was known, which is not
 zero. Times are UTC nanoseconds, durations monotonic nanoseconds. ``entries.attempt_id`` is no
 foreign key: a correction may be loaded before its attempt, from another process's journal.
+
+This is what the newest migration ends with, and what ``ledger.sql`` makes.
 """
 
 from __future__ import annotations
@@ -11,9 +13,6 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
 from ..core.models import Terms, Usage
-
-REVISION = "0003"
-"""The newest migration; ``metadata`` describes the schema it ends with."""
 
 metadata = MetaData()
 

@@ -1,45 +1,13 @@
-"""The ledger's SQL, named and together.
-
-The hot statements are compiled once from the tables and run with plain tuples, which is what
-makes loading fast; ``bench/ledger.py`` measures it. Their parameters follow the tables' columns.
-"""
+"""What the ledger is asked, named and together; what is written to it is in ``ledger_file.py``."""
 
 from __future__ import annotations
 
-from sqlalchemy import Table, and_, bindparam, case, delete, exists, func, select, true
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.dialects.sqlite import Insert, insert
+from sqlalchemy import and_, bindparam, case, exists, func, select, true
 from sqlalchemy.sql.elements import ColumnElement
 
 from ..core.models import Usage
 from ..core.pricing import CORRECTION
-from .schema import attempts, entries, journals
-
-
-def _new_rows(table: Table) -> str:
-    """An insert that passes over rows already there, and over nothing else."""
-    return _compiled(insert(table).on_conflict_do_nothing(index_elements=["id"]))
-
-
-def _compiled(statement: Insert) -> str:
-    return str(statement.compile(dialect=sqlite.dialect(paramstyle="qmark")))
-
-
-_position = insert(journals)
-
-INSERT_ATTEMPTS = _new_rows(attempts)
-INSERT_ENTRIES = _new_rows(entries)
-MOVE_POSITION = _compiled(
-    _position.on_conflict_do_update(
-        index_elements=["name"],
-        set_={
-            "offset": func.max(journals.c.offset, _position.excluded.offset),
-            "damaged": func.max(journals.c.damaged, _position.excluded.damaged),
-        },
-    )
-)
-POSITIONS = select(journals)
-FORGET_POSITION = delete(journals).where(journals.c.name == bindparam("name"))
+from .schema import attempts, entries
 
 _correction = entries.alias()
 _unpriced = entries.c.charge_nanos.is_(None) & ~exists().where(

@@ -5,11 +5,13 @@ A migration that was released never changes; ``tests/store/test_migrations.py`` 
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import StaticPool
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
@@ -18,6 +20,13 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
     Raises alembic.util.CommandError when the database is at a revision that is unknown here.
     """
     command.upgrade(configuration(connection), revision)
+
+
+def upgrade_file(connection: sqlite3.Connection) -> None:
+    """The same for SQLite's own connection, whose transaction is begun; this commits it."""
+    engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
+    with engine.begin() as wrapped:
+        upgrade(wrapped)
 
 
 def configuration(connection: Connection) -> Config:
