@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from .. import catalog
 from ..core.models import Candidate, Plan
 from ..runtime.chat import ChatDelta, ChatRequest
+from ..runtime.hedge import Held
 from ..runtime.line import ProviderStream
 from ..runtime.text_line import TextLine
 from ..runtime.wire_llm import WireLLM
@@ -40,6 +42,29 @@ class Sink(Protocol):
         """Send what is ready; waits while the client takes none."""
 
 
+class _HeldSink:
+    """The sink of an attempt that may come to nothing: nothing of it leaves before it wins."""
+
+    def __init__(self, sink: Sink, held: Held) -> None:
+        self.whole = sink.whole
+        self._sink = sink
+        self._held = held
+
+    @property
+    def last_write(self) -> float:
+        return self._sink.last_write
+
+    def begin(self, candidate: Candidate) -> None:
+        self._held.keep(partial(self._sink.begin, candidate))
+
+    def put(self, delta: ChatDelta) -> None:
+        self._held.keep(partial(self._sink.put, delta))
+
+    async def flush(self) -> None:
+        if self._held.is_released:
+            await self._sink.flush()
+
+
 class ChatLine(TextLine):
     """A chat whose messages are OpenAI's own, and whose answer leaves as it comes."""
 
@@ -47,6 +72,16 @@ class ChatLine(TextLine):
         super().__init__(plan)
         self._asked = asked
         self._sink = sink
+        self._held = Held()
+
+    def rival(self) -> ChatLine:
+        held = Held()
+        made = ChatLine(self._plan, self._asked, _HeldSink(self._sink, held))
+        made._held = held
+        return made
+
+    def wins(self) -> None:
+        self._held.release()
 
     @property
     def has_begun(self) -> bool:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Protocol
+from functools import partial
+from typing import Protocol, Self
 
+from livekit import rtc
 from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions, tts
 
 from ..core.models import Candidate, Identity, Plan
 from ..errors import AllCandidatesFailed, Refused, TrunklineError
 from ..runtime.audio import read_clip
+from ..runtime.hedge import Held
 from ..runtime.line import ProviderStream
 from ..runtime.livekit_options import with_options
 from ..runtime.speech_line import SpeechLine, SpeechSink, VoiceOwner
@@ -39,6 +42,34 @@ class Listener(SpeechSink, VoiceOwner, Protocol):
         """Send what is ready; waits while the client takes none. Raises ClientGone."""
 
 
+class _HeldListener:
+    """The listener of an attempt that may come to nothing: nothing is ready before it wins."""
+
+    def __init__(self, listener: Listener, held: Held) -> None:
+        self.id = listener.id
+        self.sample_rate = listener.sample_rate
+        self.serving: Candidate | None = None
+        self._listener = listener
+        self._held = held
+
+    def serves(self, candidate: Candidate) -> None:
+        self._held.keep(partial(self._listener.serves, candidate))
+
+    def mark_started(self, at: float) -> None:
+        self._held.keep(partial(self._listener.mark_started, at))
+
+    def send(self, frame: rtc.AudioFrame, segment: str, *, final: bool = False) -> None:
+        self._held.keep(partial(self._listener.send, frame, segment, final=final))
+
+    @property
+    def has_ready(self) -> bool:
+        return self._held.is_released and self._listener.has_ready
+
+    async def flush(self) -> None:
+        if self._held.is_released:
+            await self._listener.flush()
+
+
 class SpokenLine(SpeechLine):
     """An utterance, or its part by one voice, whose audio leaves before more is taken."""
 
@@ -52,8 +83,12 @@ class SpokenLine(SpeechLine):
     def open(self, candidate: Candidate) -> ProviderStream[tts.SynthesizedAudio]:
         return Flushing(super().open(candidate), self._flush)
 
-    def rival(self) -> None:
-        """None: what two voices make would have to wait for one socket."""
+    def _held_back(self, held: Held) -> SpokenLine:
+        return SpokenLine(_HeldListener(self.listener, held))
+
+    def adopt(self, rival: Self) -> None:
+        super().adopt(rival)
+        self.is_deserted = rival.is_deserted
 
     async def _flush(self) -> None:
         if not self.listener.has_ready:

@@ -167,6 +167,10 @@ class Held:
     def __init__(self) -> None:
         self._kept: list[Callable[[], object]] | None = []
 
+    @property
+    def is_released(self) -> bool:
+        return self._kept is None
+
     def keep(self, call: Callable[[], object]) -> None:
         """Call when released, or now if that has been."""
         if self._kept is None:

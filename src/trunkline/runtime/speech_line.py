@@ -172,15 +172,16 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
 
     def rival(self) -> SpeechLine | None:
         held = Held()
-        made = SpeechLine(
-            _HeldSink(self._sink, held),
-            _HeldOwner(self._owner, held),
-            expressive=self._expressive,
-        )
+        made = self._held_back(held)
         made._script, made._segment, made._held = self._script, self._segment, held
         made._ended, made._is_cut = self._ended, self._is_cut
         made._take.alignment = Alignment(self._script, 0)
         return made
+
+    def _held_back(self, held: Held) -> SpeechLine:
+        """A line to where this one goes, that waits for ``held``."""
+        sink, owner = _HeldSink(self._sink, held), _HeldOwner(self._owner, held)
+        return SpeechLine(sink, owner, expressive=self._expressive)
 
     def feed(self, *sides: Self) -> None:
         self._sides = list(sides)
