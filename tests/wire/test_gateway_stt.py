@@ -15,7 +15,7 @@ from gateway_speech import FLASH, INK, NOVA, SONIC, WHISPER, Speech, Vendor, Wir
 
 from trunkline.core.models import Modality
 from trunkline.doubles import Kind, Rule, tones
-from trunkline.gateway import endpointing, stt
+from trunkline.gateway import endpointing, interims, stt
 from trunkline.gateway import speech as speech_door
 from trunkline.runtime.loud_vad import LoudVAD
 
@@ -133,12 +133,17 @@ async def test_a_finalize_in_mid_stream_ends_nothing(tmp_path: Path) -> None:
         await ended(wire)
 
 
-async def test_close_gets_no_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", [["session.close"], ["session.finalize", "session.close"]])
+async def test_close_gets_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: list[str]
+) -> None:
     """One frame after the client has shut down ends the whole process of a client on Node 20."""
+    monkeypatch.setattr(stt, "_LINGER_SECONDS", 20.0)
     async with speech(tmp_path, stt=[NOVA]) as house:
         wire = await opened(house)
         await wire.hear(heard(TEXT, after=0.0))
-        await wire.send("session.close")
+        for kind in last:
+            await wire.send(kind)
         rest = []
         while (message := await wire.next())["type"] != "closed":
             rest.append(message["type"])
@@ -146,6 +151,39 @@ async def test_close_gets_no_answer(tmp_path: Path) -> None:
         await until(lambda: house.attempts)
         assert house.attempts[0].outcome == "cancelled"
         await until(lambda: not house.gateway.house.plans.in_use)
+
+
+async def test_a_burst_of_interims_is_its_first_and_its_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever leaves at the first of them is gone before another is sent."""
+    monkeypatch.setattr(interims, "GAP_SECONDS", 1000.0)
+    async with speech(tmp_path, stt=[NOVA]) as house:
+        wire = await opened(house)
+        for _ in range(2):
+            await wire.hear(heard(TEXT))
+            await wire.until("final_transcript")
+            assert wire.words()[-len(WORDS) :] == WORDS
+        assert wire.kinds().count("interim_transcript") == 1
+        await wire.close()
+    monkeypatch.setattr(interims, "GAP_SECONDS", 0.2)
+    told: list[str] = []
+
+    async def tell(message: str) -> None:
+        told.append(message)
+
+    one = interims.Interims(tell)
+    running = asyncio.create_task(one.run())
+    for words in ("a", "a b", "a b c"):
+        await one.offer(words)
+    assert told == ["a"]
+    await until(lambda: told == ["a", "a b c"])
+    await one.offer("d")
+    one.drop()
+    await asyncio.sleep(0.3)
+    await one.offer("e")
+    assert told == ["a", "a b c", "e"]
+    running.cancel()
 
 
 async def test_long_silence_is_no_failure(tmp_path: Path) -> None:

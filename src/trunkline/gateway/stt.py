@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from livekit import rtc
 from livekit.agents import APIError
+from livekit.agents.stt import SpeechEventType
 
 from ..compose import Wanted
 from ..core.models import Identity, Modality, Plan
@@ -17,6 +18,7 @@ from ..runtime.gate_rules import Audience
 from ..runtime.livekit_errors import from_livekit
 from ..runtime.stt import STT
 from .endpointing import voice_activity
+from .interims import Interims
 from .plans import Ask
 from .refusal import Refusal
 from .speech import admit, fallback_of, first, following, model_of, options_of, together
@@ -46,6 +48,9 @@ _IDLE_SECONDS = 600.0
 _END_SECONDS = 2.0
 """After ``session.finalize`` without more audio, the input has ended. The message is sent at each
 pause of the caller, too, by clients with a detector of their own; their audio goes on."""
+
+_LINGER_SECONDS = 0.1
+"""How long a client may take to hang up after ``session.finalize`` before it is answered."""
 
 _WORDS_SECONDS = 1.0
 """How long the words of an utterance may come after its end."""
@@ -98,8 +103,10 @@ class Hearing:
         )
         self._stream = self._stt.stream(conn_options=options_of(created.connection))
         self._transcripts = Transcripts(socket.id, lambda: str(self._stt.serving))
+        self._interims = Interims(socket.send)
         self._clock = asyncio.get_running_loop().time
         self._until = self._clock()
+        self._owes_finalized = False
         self._asked_to_end = False
         self._has_ended = False
 
@@ -120,7 +127,8 @@ class Hearing:
         self._house.plans.renewed.add(self._renew)
         try:
             await self._socket.send(text_of(Created(self._socket.id)))
-            await together(self._read(), self._tell(), self._answer(), self._drain())
+            sides = self._read(), self._tell(), self._interims.run(), self._answer(), self._drain()
+            await together(*sides)
         finally:
             self._house.plans.renewed.discard(self._renew)
             await self._stream.aclose()
@@ -139,27 +147,36 @@ class Hearing:
     async def _read(self) -> None:
         while True:
             await self._keep_pace()
-            seconds = _END_SECONDS if self._asked_to_end else _IDLE_SECONDS
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(self._patience()):
                     message = await following(self._socket, reader)
             except TimeoutError:
-                if not self._asked_to_end:
+                if self._owes_finalized:
+                    await self._tell_finalized()
+                elif self._asked_to_end:
+                    self._end()
+                else:
                     return
-                self._end()
                 continue
+            if message is None or isinstance(message, Close):
+                await self._socket.close()
+                return
+            await self._tell_finalized()
             match message:
                 case InputAudio():
                     self._push(message.audio)
-                case None | Close():
-                    await self._socket.close()
-                    return
                 case Create():
                     raise Refusal(400, "session.create came twice")
                 case Update():
                     self._update(message)
                 case Finalize():
-                    await self._finalize()
+                    self._finalize()
+
+    def _patience(self) -> float:
+        """Seconds until silence means something."""
+        if self._owes_finalized:
+            return _LINGER_SECONDS
+        return _END_SECONDS if self._asked_to_end else _IDLE_SECONDS
 
     def _push(self, audio: str) -> None:
         pcm = pcm_of(audio)
@@ -177,10 +194,14 @@ class Hearing:
         if ahead > 0:
             await asyncio.sleep(ahead)
 
-    async def _finalize(self) -> None:
+    def _finalize(self) -> None:
         if not self._has_ended:
             self._stream.flush()
-            self._asked_to_end = True
+            self._asked_to_end = self._owes_finalized = True
+
+    async def _tell_finalized(self) -> None:
+        if self._owes_finalized:
+            self._owes_finalized = False
             await self._socket.send(text_of(Finalized()))
 
     def _end(self) -> None:
@@ -213,14 +234,22 @@ class Hearing:
     async def _tell(self) -> None:
         try:
             async for event in self._stream:
+                is_interim = event.type is SpeechEventType.INTERIM_TRANSCRIPT
                 for message in self._transcripts.messages(event):
-                    await self._socket.send(message)
+                    if is_interim:
+                        await self._interims.offer(message)
+                    else:
+                        await self._tell_at_once(message)
         except APIError as error:
             raise _own(error) from error
         for message in self._transcripts.rest():
-            await self._socket.send(message)
+            await self._tell_at_once(message)
         await self._socket.send(text_of(Closed()))
         await self._socket.close()
+
+    async def _tell_at_once(self, message: str) -> None:
+        self._interims.drop()
+        await self._socket.send(message)
 
     async def _answer(self) -> None:
         """Tell the end of utterances that have no words: the client waits for it."""
@@ -229,7 +258,7 @@ class Hearing:
             await asyncio.sleep(_WORDS_SECONDS)
             if self._transcripts.unanswered.is_set():
                 for message in self._transcripts.rest():
-                    await self._socket.send(message)
+                    await self._tell_at_once(message)
 
     async def _drain(self) -> None:
         """End between two utterances: the client opens its next stream elsewhere."""
