@@ -59,6 +59,7 @@ lock: .make/setup ## regenerate requirements/; ARGS=--upgrade takes newer versio
 	$(LOCK) pyproject.toml --all-extras --group dev -c requirements/demo.txt \
 		-o requirements/dev.txt $(ARGS)
 	$(LOCK) --group older -o requirements/older.txt $(ARGS)
+	$(LOCK) --group pipecat -o requirements/pipecat.txt $(ARGS)
 
 clean: ## remove what runs leave behind; .venv stays
 	rm -rf .make .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-out dist

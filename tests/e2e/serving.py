@@ -17,7 +17,7 @@ import pytest
 
 from trunkline.core.models import Attempt
 from trunkline.doubles import Double, Provider, Rule
-from trunkline.store import LEDGER_NAME
+from trunkline.store import LEDGER_NAME, Ingester
 from trunkline.store.ledger import Ledger
 
 INSTALLED = Path(__file__).parents[2] / ".make" / "clients"
@@ -53,7 +53,10 @@ class Gateway:
         """End the gateway as an operator does; what its ledger then has, in order."""
         self.process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(self.process.wait(), 60) == 0
-        ledger = Ledger(Path(os.environ["TRUNKLINE_STATE"]) / LEDGER_NAME)
+        state = Path(os.environ["TRUNKLINE_STATE"])
+        with contextlib.closing(Ingester(state)) as ingester:
+            ingester.run_once()  # on a busy machine it had no time to do so itself
+        ledger = Ledger(state / LEDGER_NAME)
         found = [one.attempt for one in ledger.attempts()]
         ledger.close()
         return sorted(found, key=lambda attempt: attempt.started_ns)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import BACKUP, PRIMARY, double, gateway, installed, program, routes
+from serving import BACKUP, PRIMARY, double, gateway, installed, program, routes, until
 
 from trunkline.doubles import Double, Kind, Rule, tones
 from trunkline.doubles.provider import Reply, ToolCall
@@ -49,9 +49,12 @@ class Client:
         said = await self._do("say", **{"model": "mouth", "sentences": sentences, **asked})
         return {**said, "words": tones.decode(base64.b64decode(said["pcm"]), 24_000)}
 
-    async def hear(self, text: str, **asked: Any) -> Any:
+    async def hear(self, text: str, then: str = "", **asked: Any) -> Any:
         pcm = tones.encode(text, RATE) + bytes(2 * RATE)
         given = {"model": "ears", "pcm": base64.b64encode(pcm).decode(), "rate": RATE, **asked}
+        if then:
+            pcm = bytes(2 * RATE) + tones.encode(then, RATE) + bytes(2 * RATE)
+            given["then"] = base64.b64encode(pcm).decode()
         heard = await self._do("hear", **given)
         return {**heard, "words": " ".join(heard["finals"]).lower().split()}
 
@@ -137,6 +140,63 @@ async def test_it_never_hears_of_an_outage(
         assert (heard["words"], heard["errors"]) == (["good", "evening"], [])
         served = {a.connection for a in await house.attempts() if a.outcome == "ok"}
         assert {place.name for place in BACKUP} <= served
+
+
+async def test_its_options_change_while_it_is_connected(
+    tmp_path: Path, command: list[str | Path], doubles: tuple[Double, Double]
+) -> None:
+    """The one on Node opens a new connection for another voice; the other goes on on the same."""
+    async with (
+        gateway(tmp_path, **settings(doubles)) as house,
+        client(tmp_path, command, house.variables) as agent,
+    ):
+        assert (await agent.say("One.", model="tts-a/sonic-3"))["words"] == ["one"]
+        other = {"model": "tts-b/eleven_flash_v2_5", "voice": "another"}
+        said = await agent.say("Two.", model="tts-a/sonic-3", options=other)
+        assert (said["words"], said["errors"]) == (["two"], [])
+        more = {"model": "stt-a/nova-3", "then": "how are you", "language": "de"}
+        heard = await agent.hear("good morning", **more)
+        assert (heard["words"], heard["errors"]) == (["good", "morning", "how", "are", "you"], [])
+        served = await house.attempts()
+    assert [a.connection for a in served if a.modality == "tts"] == ["tts-a", "tts-b"]
+    assert [a.outcome for a in served if a.modality == "stt"] == ["moved", "ok"]
+
+
+async def test_two_hundred_utterances_have_one_socket(
+    tmp_path: Path, command: list[str | Path], doubles: tuple[Double, Double]
+) -> None:
+    async with (
+        gateway(tmp_path, **settings(doubles)) as house,
+        client(tmp_path, command, house.variables) as agent,
+    ):
+        for number in range(200):
+            said = await agent.say(f"N{number}.")
+            assert (said["words"], said["errors"]) == ([f"n{number}"], [])
+        served = await house.attempts()
+    assert [a.outcome for a in served] == ["ok"] * 200
+    assert len({a.identity.session for a in served}) == 1
+
+
+async def test_what_runs_ends_well_when_the_gateway_does(
+    tmp_path: Path, command: list[str | Path], doubles: tuple[Double, Double]
+) -> None:
+    doubles[0].inject(Rule(kind=Kind.DRIP, every=0.5))
+    another = tmp_path / "another"
+    another.mkdir()
+    async with (
+        gateway(tmp_path, **settings(doubles)) as house,
+        client(tmp_path, command, house.variables) as agent,
+        client(another, command, house.variables) as other,
+    ):
+        chat = asyncio.create_task(agent.chat(text="Good morning?"))
+        saying = asyncio.create_task(other.say("One two three four five six."))
+        asked = doubles[0].requests
+        await until(lambda: {one.model for one in asked} == {"gpt-4.1", "sonic-3"}, 90)
+        served = await house.attempts()  # which ends it
+        answered, said = await chat, await saying
+    assert (answered["text"], answered["errors"]) == ("Good day to you.", [])
+    assert (said["words"], said["errors"]) == (["one", "two", "three", "four", "five", "six"], [])
+    assert {a.modality: a.outcome for a in served} == {"llm": "ok", "tts": "ok"}
 
 
 async def test_it_may_leave_at_any_moment(

@@ -91,6 +91,8 @@ class Switchboard:
                 logger.error("the settings were not reloaded: %s", problem)
             return
         after = self.trunkline.settings
+        if after == before:
+            return  # a changed file that was told by a signal as well, or nothing new in it
         self.keyring = Keyring(after.gateway)
         self.plans.renew()
         fixed = {

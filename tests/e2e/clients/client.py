@@ -45,6 +45,13 @@ def watched(service: Any) -> list[dict[str, Any]]:
     return errors
 
 
+def push(stream: stt.SpeechStream, pcm: str, rate: int) -> None:
+    samples, step = base64.b64decode(pcm), rate // 20 * 2
+    for at in range(0, len(samples), step):
+        piece = samples[at : at + step]
+        stream.push_frame(rtc.AudioFrame(piece, rate, 1, len(piece) // 2))
+
+
 class Clients:
     """``voices`` keep their pooled connections from one utterance to the next."""
 
@@ -83,10 +90,21 @@ class Clients:
         await brain.aclose()
         return said
 
-    async def say(self, model: str, sentences: list[str], cut: float = 0) -> dict[str, Any]:
-        """An utterance on the pooled connection of that voice; ``cut`` seconds leave it early."""
+    async def say(
+        self,
+        model: str,
+        sentences: list[str],
+        cut: float = 0,
+        options: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """An utterance on the pooled connection of that voice; ``cut`` seconds leave it early.
+
+        ``options`` change the voice before, and for good.
+        """
         if model not in self.voices:
             self.voices[model] = inference.TTS(model, sample_rate=24_000, http_session=self.session)
+        if options:
+            self.voices[model].update_options(**options)
         errors = watched(self.voices[model])
         pcm, seconds = b"", 0.0
         stream = self.voices[model].stream(conn_options=OPTIONS)
@@ -104,25 +122,31 @@ class Clients:
         await stream.aclose()
         return {"pcm": base64.b64encode(pcm).decode(), "seconds": seconds, "errors": errors}
 
-    async def hear(self, model: str, pcm: str, rate: int, cut: bool = False) -> dict[str, Any]:
+    async def hear(
+        self, model: str, pcm: str, rate: int, cut: bool = False, then: str = "", language: str = ""
+    ) -> dict[str, Any]:
         """Audio at ``rate``, as fast as it goes, and the transcripts that come of it.
 
-        ``cut`` hangs up on the first of them, with the input still open.
+        ``cut`` hangs up on the first of them, with the input still open. On the first final the
+        stream is told the ``language`` of the audio ``then``, which follows.
         """
         ears = inference.STT(model, sample_rate=rate, http_session=self.session)
         errors = watched(ears)
-        samples, step = base64.b64decode(pcm), rate // 20 * 2
         stream = ears.stream(conn_options=OPTIONS)
-        for at in range(0, len(samples), step):
-            piece = samples[at : at + step]
-            stream.push_frame(rtc.AudioFrame(piece, rate, 1, len(piece) // 2))
-        if not cut:
+        push(stream, pcm, rate)
+        if not cut and not then:
             stream.end_input()
         heard: dict[str, Any] = {"finals": [], "interims": 0, "errors": errors}
         try:
             async for event in stream:
                 if event.type is stt.SpeechEventType.FINAL_TRANSCRIPT:
                     heard["finals"].append(event.alternatives[0].text)
+                    if then:
+                        ears.update_options(language=language)
+                        await asyncio.sleep(0)
+                        push(stream, then, rate)
+                        stream.end_input()
+                        then = ""
                 if event.type is stt.SpeechEventType.INTERIM_TRANSCRIPT:
                     heard["interims"] += 1
                 if cut and (heard["interims"] or heard["finals"]):

@@ -50,10 +50,14 @@ async function chat({ model, text, tools = false, cut = 0 }) {
   return said;
 }
 
-/** An utterance on the pooled connection of that voice; `cut` leaves it after that much audio. */
-async function say({ model, sentences, cut = 0 }) {
+/**
+ * An utterance on the pooled connection of that voice; `cut` leaves it after that much audio.
+ * `options` change the voice before, and for good.
+ */
+async function say({ model, sentences, cut = 0, options }) {
   if (!voices.has(model)) voices.set(model, new inference.TTS({ model, sampleRate: 24_000 }));
   const voice = voices.get(model);
+  if (options) voice.updateOptions(options);
   const errors = watched(voice);
   const stream = voice.stream({ connOptions });
   for (const sentence of sentences) stream.pushText(`${sentence} `);
@@ -71,14 +75,7 @@ async function say({ model, sentences, cut = 0 }) {
   return { pcm: Buffer.concat(pcm).toString('base64'), seconds, errors };
 }
 
-/**
- * Audio at `rate`, as fast as it goes, and the transcripts that come of it; `cut` hangs up on the
- * first of them, with the input still open.
- */
-async function hear({ model, pcm, rate, cut = false }) {
-  const ears = new inference.STT({ model, sampleRate: rate });
-  const errors = watched(ears);
-  const stream = ears.stream({ connOptions });
+function push(stream, pcm, rate) {
   const bytes = Buffer.from(pcm, 'base64');
   const samples = new Int16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
   const step = rate / 20;
@@ -86,11 +83,30 @@ async function hear({ model, pcm, rate, cut = false }) {
     const piece = samples.slice(at, at + step);
     stream.pushFrame(new AudioFrame(piece, rate, 1, piece.length));
   }
-  if (!cut) stream.endInput();
+}
+
+/**
+ * Audio at `rate`, as fast as it goes, and the transcripts that come of it; `cut` hangs up on the
+ * first of them, with the input still open. On the first final the stream is told the `language` of
+ * the audio `then`, which follows.
+ */
+async function hear({ model, pcm, rate, cut = false, then = '', language }) {
+  const ears = new inference.STT({ model, sampleRate: rate });
+  const errors = watched(ears);
+  const stream = ears.stream({ connOptions });
+  push(stream, pcm, rate);
+  if (!cut && !then) stream.endInput();
   const heard = { finals: [], interims: 0, errors };
   for await (const event of stream) {
-    if (event.type === stt.SpeechEventType.FINAL_TRANSCRIPT)
+    if (event.type === stt.SpeechEventType.FINAL_TRANSCRIPT) {
       heard.finals.push(event.alternatives[0].text);
+      if (then) {
+        ears.updateOptions({ language });
+        push(stream, then, rate);
+        stream.endInput();
+        then = '';
+      }
+    }
     if (event.type === stt.SpeechEventType.INTERIM_TRANSCRIPT) heard.interims += 1;
     if (cut && (heard.interims || heard.finals.length)) break;
   }
