@@ -16,10 +16,11 @@ from ..errors import UnsupportedOption
 from .identity import identity_of
 from .plans import Ask
 from .refusal import Refusal
-from .speech_messages import Connection, Fallbacks, Reader
+from .speech_messages import Close, Connection, Fallbacks, Reader
 from .switchboard import Switchboard
 from .websocket import Socket
 
+C = TypeVar("C")
 M = TypeVar("M")
 
 CREATE_SECONDS = 10.0
@@ -29,8 +30,28 @@ _AUTO = "auto"
 _NO_MODEL = frozenset({"", "NOT_GIVEN", _AUTO})
 
 
-async def admit(house: Switchboard, socket: Socket, modality: Modality) -> tuple[str, Identity]:
-    """Answer the upgrade; returns the model of its query and whose call it is.
+async def opened(
+    house: Switchboard, socket: Socket, modality: Modality, reader: Reader[Any], create: type[C]
+) -> tuple[str, Identity, C] | None:
+    """The model of the upgrade's query, whose call it is, and the first message, a ``create``.
+
+    None when the client has gone before. Raises Refusal and UsageError.
+    """
+    name, identity = await _admit(house, socket, modality)
+    try:
+        async with asyncio.timeout(CREATE_SECONDS):
+            created = await following(socket, reader)
+    except TimeoutError:
+        raise Refusal(408, f"no session.create within {CREATE_SECONDS:g} s") from None
+    if created is None or isinstance(created, Close):
+        return None
+    if not isinstance(created, create):
+        raise Refusal(400, "the first message is session.create")
+    return name, identity, created
+
+
+async def _admit(house: Switchboard, socket: Socket, modality: Modality) -> tuple[str, Identity]:
+    """Answer the upgrade.
 
     Only here a refusal is a status, hence final for a client: an unknown model, one whose provider
     has no credential or whose plugin is not installed. Options come later, so one that is missing
@@ -48,15 +69,6 @@ async def admit(house: Switchboard, socket: Socket, modality: Modality) -> tuple
 def model_of(*names: str | None) -> str:
     """The first of ``names`` that says which model is meant, else ``auto``."""
     return next((name for name in names if name and name not in _NO_MODEL), _AUTO)
-
-
-async def first(socket: Socket, reader: Reader[M]) -> M | None:
-    """The first message that is known here; None when the client has gone. Raises Refusal."""
-    try:
-        async with asyncio.timeout(CREATE_SECONDS):
-            return await following(socket, reader)
-    except TimeoutError:
-        raise Refusal(408, f"no session.create within {CREATE_SECONDS:g} s") from None
 
 
 async def following(socket: Socket, reader: Reader[M]) -> M | None:

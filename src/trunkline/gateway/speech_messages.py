@@ -127,3 +127,7 @@ def text_of(message: Struct) -> str:
 
 class Created(Struct, tag_field="type", tag="session.created"):
     session_id: str
+
+
+class Close(Struct, tag_field="type", tag="session.close"):
+    """The client wants nothing more, not even an answer to this."""

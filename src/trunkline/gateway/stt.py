@@ -21,7 +21,7 @@ from .endpointing import voice_activity
 from .interims import Interims
 from .plans import Ask
 from .refusal import Refusal
-from .speech import admit, fallback_of, first, following, model_of, options_of, together
+from .speech import fallback_of, following, model_of, opened, options_of, together
 from .speech_messages import check_encoding, pcm_of, rate_of, text_of
 from .stt_messages import (
     Close,
@@ -61,20 +61,16 @@ _AHEAD_SECONDS = 30.0
 
 async def hear(house: Switchboard, socket: Socket) -> None:
     """Serve a socket: audio in, transcripts out, until either side ends it."""
-    name, identity = await admit(house, socket, Modality.STT)
-    created = await first(socket, reader)
-    if isinstance(created, Close) or created is None:
-        return
-    if not isinstance(created, Create):
-        raise Refusal(400, "the first message is session.create")
-    await Hearing(house, socket, identity, created, name).run()
+    asked = await opened(house, socket, Modality.STT, reader, Create)
+    if asked is not None:
+        await Hearing(house, socket, *asked).run()
 
 
 class Hearing:
     """A socket after its ``session.create``."""
 
     def __init__(
-        self, house: Switchboard, socket: Socket, identity: Identity, created: Create, name: str
+        self, house: Switchboard, socket: Socket, name: str, identity: Identity, created: Create
     ) -> None:
         given = created.settings
         check_encoding(given.encoding)

@@ -9,9 +9,9 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from .speech_messages import Connection, Created, Fallbacks, Name, Reader
+from .speech_messages import Close, Connection, Created, Fallbacks, Name, Reader
 
-__all__ = ["Created"]
+__all__ = ["Close", "Created"]
 
 
 class Settings(Struct):
@@ -50,10 +50,6 @@ class Update(Struct, tag_field="type", tag="session.update"):
 
 class Finalize(Struct, tag_field="type", tag="session.finalize"):
     """What was said is to become final now; the stream may go on."""
-
-
-class Close(Struct, tag_field="type", tag="session.close"):
-    """The client wants nothing more, not even an answer to this."""
 
 
 Message = Create | InputAudio | Update | Finalize | Close

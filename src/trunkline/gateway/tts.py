@@ -13,7 +13,7 @@ from .plans import Ask
 from .refusal import Refusal
 from .speaking import SpokenLine
 from .speaking import speak as speak_line
-from .speech import admit, fallback_of, first, following, model_of, options_of, together
+from .speech import fallback_of, following, model_of, opened, options_of, together
 from .speech_messages import check_encoding, rate_of, text_of
 from .switchboard import Switchboard
 from .tts_line import Speaker
@@ -46,20 +46,16 @@ _WAITING = 8
 
 async def speak(house: Switchboard, socket: Socket) -> None:
     """Serve a socket: utterance after utterance, until the client closes it or the house drains."""
-    name, identity = await admit(house, socket, Modality.TTS)
-    created = await first(socket, reader)
-    if isinstance(created, Close) or created is None:
-        return
-    if not isinstance(created, Create):
-        raise Refusal(400, "the first message is session.create")
-    await Conversation(house, socket, identity, created, name).run()
+    asked = await opened(house, socket, Modality.TTS, reader, Create)
+    if asked is not None:
+        await Conversation(house, socket, *asked).run()
 
 
 class Conversation:
     """A socket after its ``session.create``."""
 
     def __init__(
-        self, house: Switchboard, socket: Socket, identity: Identity, created: Create, name: str
+        self, house: Switchboard, socket: Socket, name: str, identity: Identity, created: Create
     ) -> None:
         check_encoding(created.encoding)
         self.house = house

@@ -9,9 +9,9 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from .speech_messages import Connection, Created, Fallbacks, Name, Reader, base64_of
+from .speech_messages import Close, Connection, Created, Fallbacks, Name, Reader, base64_of
 
-__all__ = ["Created"]
+__all__ = ["Close", "Created"]
 
 
 class Create(Struct, tag_field="type", tag="session.create"):
@@ -45,10 +45,6 @@ class InputTranscript(Struct, tag_field="type", tag="input_transcript"):
 
 class Flush(Struct, tag_field="type", tag="session.flush"):
     """The utterance has all its text, which may be none."""
-
-
-class Close(Struct, tag_field="type", tag="session.close"):
-    """The client wants nothing more, not even an answer to this."""
 
 
 Message = Create | InputTranscript | Flush | Close
