@@ -98,7 +98,9 @@ class Vendors:
         """Serve them until the block ends."""
         async with contextlib.AsyncExitStack() as stack:
             doubles = [stack.enter_context(companion("tests.matrix.vendors")) for _ in NAMES]
-            http = await stack.enter_async_context(aiohttp.ClientSession())
+            # no connection of ours is kept: in a long row a new one would look like a leak
+            connector = aiohttp.TCPConnector(force_close=True)
+            http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
             made = {}
             for name, process in zip(NAMES, doubles, strict=True):
                 assert process.stdout is not None
