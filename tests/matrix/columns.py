@@ -92,7 +92,7 @@ COLUMNS: list[Column] = [
          options={"eot_timeout_ms": 500}),
     Ears("cartesia ink", "cartesia", model="ink-2", turn=0.64,
          options={"turn_end_timeout_ms": 640}),
-    Ears("cartesia ink-whisper", "cartesia", model="ink-whisper"),
+    Ears("cartesia ink-whisper", "cartesia", model="ink-whisper", interim=False),
     Ears("elevenlabs", "elevenlabs", model="scribe_v2_realtime", flushes=True),
     Recordings("openai", "openai", model="whisper-1"),
 ]  # fmt: skip

@@ -36,7 +36,8 @@ class Ears(Column):
     """A recogniser that streams; times count from the end of the first word.
 
     ``turn`` is how long it may wait for the speaker to go on. With ``flushes`` the caller's VAD
-    tells it that an utterance is over.
+    tells it that an utterance is over. One that does not promise ``interim`` results is heard of
+    when the sentence is over, so that nobody can miss its words before.
     """
 
     modality = Modality.STT
@@ -51,6 +52,7 @@ class Ears(Column):
         model: str,
         turn: float = 0.0,
         flushes: bool = False,
+        interim: bool = True,
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(name, vendor, model=model, options=options)
@@ -60,6 +62,8 @@ class Ears(Column):
         self._pcm = caller.speech(TEXT, pause=PAUSE, after=PAUSE)
         self._spoken = {word.text: word for word in tones.hear(self._pcm, caller.RATE)}
         self._enough = self._spoken[self.expected[0]].end
+        last = tones.words_of(TEXT.partition(".")[0])[-1]
+        self._rest = 0.0 if interim else self._spoken[last].end - self._enough
 
     @property
     def opens_after(self) -> float:
@@ -81,8 +85,10 @@ class Ears(Column):
         """Midway also the rest of the sentence, and the turn that may go on."""
         if not fault.waits:
             return 0.0
+        if not fault.midway:
+            return DEADLINE + self._rest / self.faster
         rest = sum(word.end - word.start for word in self._spoken.values())
-        return DEADLINE + (rest / self.faster + self.turn if fault.midway else 0.0)
+        return DEADLINE + rest / self.faster + self.turn
 
     def open(self, route: str, http: aiohttp.ClientSession) -> Any:
         return inference.STT(route, http_session=http, vad=LoudVAD(_VAD_SECONDS))

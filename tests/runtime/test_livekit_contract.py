@@ -13,6 +13,9 @@ import pytest
 from livekit import plugins
 from livekit.agents import inference, llm, stt, tts
 from livekit.agents.utils import aio
+from livekit.plugins.cartesia._recognize_streams.auto_finalize_recognize_stream import (
+    AutoFinalizeRecognizeStream,
+)
 
 import trunkline
 import trunkline.runtime.livekit_compat as compat
@@ -98,6 +101,14 @@ def test_elsewhere_only_what_livekits_own_plugins_use_is_inherited() -> None:
                 if inherited - interface:
                     touched[f"{info.name}.{cls.__name__}"] = inherited - interface
     assert touched == {}
+
+
+def test_the_plugin_that_makes_up_finals_is_still_to_be_watched() -> None:
+    """What ``watch_turn_ends`` takes hold of, and that a final follows what it has counted."""
+    stream = AutoFinalizeRecognizeStream
+    source = inspect.getsource(stream._process_stream_event)
+    assert all(name in source for name in ('"turn.end"', "_speaking", "_current_transcript"))
+    assert "self._process_stream_event(data)" in inspect.getsource(stream._run)
 
 
 DOOR = {

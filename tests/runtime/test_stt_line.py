@@ -249,6 +249,19 @@ async def test_without_interims_a_final_is_owed_once_it_is_quiet() -> None:
         assert call.said == ["hello"]
 
 
+async def test_without_interims_a_final_is_owed_after_a_pause_though_somebody_speaks_on() -> None:
+    primary, backup = Scripted(deaf, interim=False), Scripted(whole("hello"))
+    async with Call(candidate("a", primary), candidate("b", backup)) as call:
+        await call.say(frames(1.0) + silence(0.6))
+        for _ in range(200):
+            await call.say(frames(0.1))
+            if call.ledger.outcomes:
+                break
+        assert call.ledger.outcomes == [("a", "first_content_timeout")]
+        await call.finish()
+        assert call.said == ["hello"]
+
+
 async def test_a_pause_inside_a_turn_is_the_recognisers_to_judge() -> None:
     async def patient(stream: Script) -> None:
         stream.say(START)

@@ -107,6 +107,13 @@ _PAUSES = {**dict.fromkeys(".!?…。！？", 5.0), **dict.fromkeys(",;:、，",
 _IDEOGRAPHS = "\u2e80"
 
 
+def speech_seconds(text: str) -> float:
+    """About how long it takes to say ``text``."""
+    script = Script()
+    script.push(text)
+    return script.length(0, len(text)) / DEFAULT_PACE
+
+
 class Pace:
     """Letters a second of one voice, learnt from what it has spoken to the end."""
 

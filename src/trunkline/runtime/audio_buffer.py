@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from math import log
 
 from livekit import rtc
 
@@ -18,7 +19,10 @@ _QUIET_PART = 8
 """A pause on a noisy line is this many times (18 dB) under the loudest of the speech."""
 
 Held = tuple[rtc.AudioFrame | None, int, int]
-"""A frame, its length in nanoseconds and its peak; without a frame, a flush between frames."""
+"""A frame, its length in nanoseconds and its peak; without a frame, a flush between frames.
+
+The peak of a frame that counts as silence though it is loud is negative.
+"""
 
 
 class AudioBuffer:
@@ -35,6 +39,7 @@ class AudioBuffer:
         self.held_ns = 0
         self.pushed_ns = 0
         self.loud_ns = 0
+        self._covered_ns = 0
 
     @property
     def begins_ns(self) -> int:
@@ -74,7 +79,7 @@ class AudioBuffer:
         for index, (frame, end, peak) in enumerate(ends):
             if since_ns < end <= until_ns and peak > SILENCE_PEAK:
                 length = self._held[index][1]
-                self._held[index] = frame, length, 0
+                self._held[index] = frame, length, -peak
                 self.loud_ns -= length
 
     def hush_tail(self, limit_ns: int) -> None:
@@ -107,13 +112,52 @@ class AudioBuffer:
         When it is quiet now, that is the last pause. When somebody speaks, the next utterance has
         begun before the final came, and the longest pause of late lies before it.
         """
+        self.forget(self._last_pause())
+
+    def cover_to_pause(self, seconds: float) -> None:
+        """Take the same for final, but keep what a final of ``seconds`` may not cover.
+
+        For audio that came all at once: there may be several utterances before that pause. Kept is
+        what follows the pause that has about so much speech before it; the last utterance always.
+        Should more words come, ``uncover`` it; else ``settle``.
+        """
+        until = self._last_pause()
+        pauses = {start: end for start, end in self._pauses()[0] if end - start >= _PAUSE_NS}
+        at, loud, keep, nearest = self.begins_ns, 0, self.begins_ns, float("inf")
+        for _, length, height in self._held:
+            end = pauses.get(at, self.pushed_ns)
+            after = max(at, end - self._lead_ns)
+            if loud and end < self.pushed_ns and after <= until:
+                off = abs(log(loud / 1e9 / max(seconds, 0.01)))
+                nearest, keep = min((nearest, keep), (off, after))
+            loud += length if height > SILENCE_PEAK else 0
+            at += length
+        self.forget(keep)
+        self.hush(self.begins_ns, until)
+        self._covered_ns = until
+
+    def uncover(self) -> None:
+        """Count again as loud what ``cover_to_pause`` has kept."""
+        for index, (frame, end, peak) in enumerate(list(self._ends())):
+            if peak < -SILENCE_PEAK and end <= self._covered_ns:
+                length = self._held[index][1]
+                self._held[index] = frame, length, -peak
+                self.loud_ns += length
+        self._covered_ns = 0
+
+    def settle(self) -> None:
+        """Drop what ``cover_to_pause`` has kept: it was final."""
+        self.forget(self._covered_ns)
+        self._covered_ns = 0
+
+    def _last_pause(self) -> int:
         pauses, quiet_now = self._pauses()
         recent = [one for one in pauses if self.pushed_ns - one[1] < _RECENT_NS]
         if quiet_now or not recent:
             start, end = pauses[-1] if pauses else (self.pushed_ns, self.pushed_ns)
         else:
             start, end = max(recent, key=lambda one: one[1] - one[0])
-        self.forget(max(start, end - self._lead_ns))
+        return max(start, end - self._lead_ns)
 
     def _pauses(self) -> tuple[list[tuple[int, int]], bool]:
         """Runs of quiet as (start, end), the long ones if there are any; whether it is quiet now.

@@ -13,6 +13,7 @@ from livekit.agents.utils import is_given
 from livekit.agents.vad import VAD
 
 from ..core.models import Candidate, Deadlines, Modality, Plan, Quality, Terms, Usage
+from ..core.speech import speech_seconds
 from ..errors import (
     ConnectFailed,
     DeadlineExceeded,
@@ -27,8 +28,8 @@ from .audio import SILENCE_PEAK, peak
 from .audio_buffer import AudioBuffer
 from .doubt import Doubt, is_doubtful
 from .line import Line, Moved, ProviderStream
-from .livekit_recogniser import Attended, PluginRecogniser, Recogniser, end_of
-from .livekit_segments import SegmentRecogniser
+from .livekit_recogniser import Attended, Recogniser, end_of
+from .livekit_segments import opened
 from .meter import NOTHING, Metered, audio_ns
 from .stall import WORD_NS, Debt
 from .witness import Witness
@@ -107,7 +108,7 @@ class AudioLine(Line[stt.SpeechEvent]):
         self._suspicion: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
         self._marks = self._speaking = self._resumed = self._moving = False
-        self._flush_is_final = False
+        self._flush_is_final = self._has_words = False
         self._ended = self._is_told = self._done = self._dismissed = self._is_whole = False
 
     async def has_audio(self) -> bool:
@@ -129,8 +130,8 @@ class AudioLine(Line[stt.SpeechEvent]):
             return
         self._recogniser.push_frame(frame)
         if is_loud:
-            self._quiet_ns = 0
-            if self._debt.loud(length, self._clock()):
+            paused_ns, self._quiet_ns = self._quiet_ns, 0
+            if self._debt.loud(length, self._clock(), paused_ns):
                 self._arm()
             return
         self._quiet_ns += length
@@ -171,14 +172,18 @@ class AudioLine(Line[stt.SpeechEvent]):
 
     def open(self, candidate: Candidate) -> ProviderStream[stt.SpeechEvent]:
         able = candidate.live.capabilities
+        self._buffer.settle()
         self._opened_at = self._clock()
         self._opened_ns = self._answered_ns = self._buffer.begins_ns
-        self._moving = self._dismissed = self._is_told = self._is_whole = False
+        self._moving = self._dismissed = self._is_told = self._is_whole = self._has_words = False
         if self._speaking and not self._owes:
             self._end_speech()
         self._resumed = self._speaking
         self._debt = Debt.of(candidate, self._deadlines)
-        recogniser = self._recogniser = self._opened = self._made(candidate)
+        begins = max(0.0, self._sink.start_time_offset + self._opened_ns / 1e9)
+        recogniser = self._recogniser = self._opened = opened(
+            candidate, self._language, begins, self._vad, self._deadlines, self._interrupt
+        )
         self._flush_is_final = candidate.flush_is_final
         self._serves(candidate)
         recogniser.replay(self._buffer.entries())
@@ -188,22 +193,6 @@ class AudioLine(Line[stt.SpeechEvent]):
         if self._ended:
             self._end_input(recogniser)
         return Attended(recogniser, self._conclude)
-
-    def _made(self, candidate: Candidate) -> Recogniser:
-        begins = max(0.0, self._sink.start_time_offset + self._opened_ns / 1e9)
-        if not candidate.live.capabilities.streaming:
-            timeout = self._deadlines.first_content
-            return SegmentRecogniser(
-                candidate.live, self._language, begins, vad=self._vad, timeout=timeout
-            )
-        return PluginRecogniser(
-            candidate.live,
-            self._language,
-            begins,
-            connect_timeout=self._deadlines.connect,
-            replay_speed=candidate.replay_speed,
-            failed=self._interrupt,
-        )
 
     def deliver(self, out: stt.SpeechEvent) -> bool:
         says = bool(out.alternatives and out.alternatives[0].text)
@@ -225,7 +214,9 @@ class AudioLine(Line[stt.SpeechEvent]):
                 self._sink.understood(self._buffer)
             self._commit(out)
         elif says and out.type in _WORDS:
+            self._has_words = True
             self._answered_ns = self._buffer.pushed_ns
+            self._go_on()
             self._debt.answered(self._clock())
         if says or out.type is not _Event.FINAL_TRANSCRIPT:
             self._sink.send(out)
@@ -310,11 +301,15 @@ class AudioLine(Line[stt.SpeechEvent]):
         if self._opened_ns < end_ns <= self._buffer.pushed_ns + _RESIDUE_NS:
             self._buffer.forget(end_ns)
             self._buffer.hush_tail(_RESIDUE_NS)
+        elif self._ended:
+            # what a final without times covers is a guess: everything, unless more words come, so
+            # that after it nothing more is waited for than the deadline
+            text = final.alternatives[0].text if final.alternatives else ""
+            self._buffer.cover_to_pause(speech_seconds(text))
+            self._is_told = True
         else:
             self._buffer.forget_to_pause()
-            # which part of it a final without times covers is a guess, so that the last one of
-            # several decides: after it nothing more is waited for than the deadline
-            self._is_told = self._ended
+        self._has_words = False
         self._answered_ns = max(self._answered_ns, self._buffer.begins_ns)
         self._debt.content = True
         self._count_again()
@@ -324,6 +319,13 @@ class AudioLine(Line[stt.SpeechEvent]):
         doubt, self._doubt = self._doubt, None
         if doubt is not None and not doubt.is_proven_by(final):
             self._moving = True  # back to the first one, once this utterance is over
+
+    def _go_on(self) -> None:
+        """Words come: the last final was not for everything."""
+        if self._is_told:
+            self._is_told = False
+            self._buffer.uncover()
+            self._count_again()
 
     def _count_again(self) -> None:
         """What is owed, by what the buffer holds now."""
@@ -440,11 +442,8 @@ class AudioLine(Line[stt.SpeechEvent]):
         """Judge the end of a stream that its provider ended. Raises ProviderError."""
         if not self._ended:
             raise StreamCut("the recogniser ended its stream while audio was still coming")
-        if (
-            self._owes
-            and not self._is_told
-            and await self._witness.heard_speech(self._buffer.begins_ns)
-        ):
+        owes = self._owes and not self._is_told
+        if owes and (self._has_words or await self._witness.heard_speech(self._buffer.begins_ns)):
             if self._debt.content:
                 raise StreamCut("the recogniser ended its stream before everything was final")
             raise EmptyOutput("the recogniser ended its stream without a word")

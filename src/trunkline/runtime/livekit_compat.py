@@ -284,6 +284,24 @@ def has_failed(stream: stt.RecognizeStream) -> bool:
     return task.done() and not task.cancelled() and task.exception() is not None
 
 
+def watch_turn_ends(stream: Any, ended: Callable[[], None]) -> bool:
+    """Have ``ended`` called before each final that the provider has sent; False where nobody knows.
+
+    Cartesia's plugin for turns calls final what it has of a turn when its connection is gone.
+    """
+    process = getattr(stream, "_process_stream_event", None)
+    if process is None or not hasattr(stream, "_current_transcript"):
+        return False
+
+    def watched(message: Any) -> None:
+        if message.get("type") == "turn.end" and stream._speaking:
+            ended()
+        process(message)
+
+    stream._process_stream_event = watched
+    return True
+
+
 def unread_ns(stream: stt.RecognizeStream) -> int:
     """The audio pushed to ``stream`` that its plugin has not taken, so its provider has not."""
     return sum(

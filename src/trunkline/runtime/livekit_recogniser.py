@@ -16,7 +16,7 @@ from msgspec.structs import replace as replace_fields
 
 from ..core.models import Usage
 from ..errors import ConnectFailed, ProviderError, StreamCut
-from .livekit_compat import has_failed, unread_ns
+from .livekit_compat import has_failed, unread_ns, watch_turn_ends
 from .livekit_errors import from_livekit
 from .meter import audio_ns
 
@@ -94,6 +94,8 @@ class PluginRecogniser:
         self._replaying: asyncio.Task[None] | None = None
         self._ending = False
         self._made_up = False
+        self._turns_ended = 0
+        self._knows_ends = watch_turn_ends(self._stream, self._turn_ended)
 
     @property
     def used(self) -> Usage:
@@ -188,6 +190,9 @@ class PluginRecogniser:
                 self.request_id = self.request_id or event.request_id
                 return event
 
+    def _turn_ended(self) -> None:
+        self._turns_ended += 1
+
     def _translated(self, error: Exception) -> ProviderError:
         """What ``error`` is: a connection that has taken audio was made, whatever its plugin says.
 
@@ -201,12 +206,17 @@ class PluginRecogniser:
     async def _is_made_up(self, event: stt.SpeechEvent) -> bool:
         """Whether ``event`` ends an utterance that the provider did not end.
 
-        A plugin that loses its connection may call final what it has (cartesia's does). The words
-        after that would be lost: the whole utterance goes to the next candidate instead.
+        A plugin that loses its connection may call final what it has (cartesia's does, also when
+        the connection ends cleanly). The words after that would be lost: the whole utterance goes
+        to the next candidate instead.
         """
         if event.type is _Event.FINAL_TRANSCRIPT and not _is_timed(event, self._stream):
-            await asyncio.sleep(0)  # the plugin raises its error right after its last events
-            self._made_up = has_failed(self._stream)
+            if self._knows_ends:
+                self._made_up = not self._turns_ended
+                self._turns_ended = max(0, self._turns_ended - 1)
+            else:
+                await asyncio.sleep(0)  # the plugin raises its error right after its last events
+                self._made_up = has_failed(self._stream)
             return self._made_up
         return self._made_up and event.type is _Event.END_OF_SPEECH
 

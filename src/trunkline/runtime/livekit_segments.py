@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -18,12 +18,12 @@ from livekit.agents import APIConnectOptions, LanguageCode, inference, stt, util
 from livekit.agents.types import NotGivenOr, TimedString
 from livekit.agents.vad import VAD, VADEvent, VADEventType
 
-from ..core.models import Usage
-from ..errors import ConnectFailed, DeadlineExceeded
+from ..core.models import Candidate, Deadlines, Usage
+from ..errors import ConnectFailed, DeadlineExceeded, ProviderError
 from .audio import silence
 from .livekit_compat import shifted
 from .livekit_errors import from_livekit, may_be_sent
-from .livekit_recogniser import Piece
+from .livekit_recogniser import Piece, PluginRecogniser, Recogniser
 from .meter import audio_ns
 
 _Event = stt.SpeechEventType
@@ -158,6 +158,28 @@ def _placed(said: stt.SpeechData, at: float, end: float, spoken: float) -> stt.S
         start_time=at + said.start_time if is_timed else max(at, end - spoken),
         end_time=at + said.end_time if is_timed else end,
         words=words,
+    )
+
+
+def opened(
+    candidate: Candidate,
+    language: NotGivenOr[str],
+    begins: float,
+    vad: VAD | None,
+    deadlines: Deadlines,
+    failed: Callable[[ProviderError], None],
+) -> Recogniser:
+    """A stream on ``candidate``, whatever its plugin can do; raises ProviderError."""
+    if not candidate.live.capabilities.streaming:
+        timeout = deadlines.first_content
+        return SegmentRecogniser(candidate.live, language, begins, vad=vad, timeout=timeout)
+    return PluginRecogniser(
+        candidate.live,
+        language,
+        begins,
+        connect_timeout=deadlines.connect,
+        replay_speed=candidate.replay_speed,
+        failed=failed,
     )
 
 

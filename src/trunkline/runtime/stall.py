@@ -8,6 +8,8 @@ WORD_NS = 60_000_000
 """Loud audio that may be a word; less is a click."""
 _SENTENCE_NS = 1_000_000_000
 """Loud audio after the last interim for which the next one is owed; less is a word's tail."""
+_UTTERANCE_NS = 500_000_000
+"""Quiet after which a recogniser without interims has to take an utterance for finished."""
 
 
 class Debt:
@@ -16,12 +18,14 @@ class Debt:
     While somebody speaks, a recogniser with ``interim`` results owes words within the deadline.
     Once it is quiet, or it was asked, everything heard has to become final within the deadline and
     the ``turn_seconds`` that a recogniser which finds the ends of turns may wait for the speaker
-    to go on; None says that it makes nothing final unless it is asked.
+    to go on; None says that it makes nothing final unless it is asked. One that has only finals
+    owes them after each long pause, whether the speaker goes on or not.
     """
 
     __slots__ = (
         "_asked",
         "_deadlines",
+        "_finished",
         "_interim",
         "_loud_ns",
         "_quiet",
@@ -35,6 +39,7 @@ class Debt:
         self._interim = interim
         self._turn_seconds = turn_seconds
         self._loud_ns = 0
+        self._finished = False
         self._speech: float | None = None
         self._quiet: float | None = None
         self._asked: float | None = None
@@ -76,9 +81,12 @@ class Debt:
         """Whether it is quiet or was asked, so that all that was heard is owed, not only more."""
         return self._quiet is not None or self._asked is not None
 
-    def loud(self, length_ns: int, now: float) -> bool:
-        """Take loud audio; True when a deadline has begun to run."""
-        self._quiet = None
+    def loud(self, length_ns: int, now: float, paused_ns: int = 0) -> bool:
+        """Take loud audio after a pause; True when a deadline has begun to run."""
+        if paused_ns >= _UTTERANCE_NS and not (self._interim or self._turn_seconds):
+            self._finished = self._quiet is not None
+        if not self._finished:
+            self._quiet = None
         self._loud_ns += length_ns
         if self._speech is not None or not self._interim:
             return False
@@ -101,6 +109,7 @@ class Debt:
     def answered(self, now: float) -> None:
         """Words came: everything up to now was heard, and the provider is alive."""
         self.content = True
+        self._finished = False
         self._loud_ns = 0
         self._speech = None
         self._quiet = now if self._quiet is not None else None
@@ -108,5 +117,6 @@ class Debt:
 
     def paid(self) -> None:
         """Everything heard is final, or was no speech."""
+        self._finished = False
         self._loud_ns = 0
         self._speech = self._quiet = self._asked = None
