@@ -54,12 +54,12 @@ async def measure(matrix: Play, column: Column, fault: Fault) -> str:
     by = dict(zip([cell.situation for cell in ours[0]], zip(*ours, strict=True), strict=True))
     cells = [first(list(by[name])) for name in ("first call", "next call", "another process")]
     told = "".join(f"{cell:<26}" for cell in [cells[0], *cells[1:]])
-    return f"{column!s:<16}{fault.name:<18}{told}{middle(column, livekit)}"
+    return f"{column!s:<19}{fault.name:<18}{told}{middle(column, livekit)}"
 
 
 async def table() -> str:
     lines = [
-        f"{'client':<16}{'fault':<18}{'first':<26}{'next':<26}{'other':<26}"
+        f"{'client':<19}{'fault':<18}{'first':<26}{'next':<26}{'other':<26}"
         "LiveKit: first, next and other"
     ]
     async with Play.open() as matrix:

@@ -43,6 +43,10 @@ _RETURN_SECONDS = 12.0
 NOTHING = Fault("nothing", frozenset())
 
 
+class Unplayable(RuntimeError):
+    """The machine is too busy for a row to be judged: not even the backup alone keeps up."""
+
+
 @dataclass(frozen=True)
 class BargeIn:
     """The caller cuts in ``after`` so many seconds; with ``hung``, while the primary hangs."""
@@ -103,20 +107,22 @@ class Play:
         told = await self._told(column, fault)
         async with Stage.open(column, fault, self.vendors) as stage:
             await self._other.configure(stage.config, stage.state)
-            alone, there = await self._both_alone(stage)
-            self._known = Known((str(column), fault.name), told, alone)
-            await self._healthy(stage, fault)
-            await self._strike(column, fault, "primary")
-            first = await self._first(stage, fault, self._known)
-            if column.modality is Modality.STT:
-                # A probe waits 8 s for a recogniser that hangs: let the first one meet a sound one.
-                await self.vendors["primary"].heal()
-            # before a second is over: then a probe may find the primary well
-            await asyncio.sleep(SPREAD_SECONDS)
-            cells = [first, *await self._following(stage, alone, there, fault)]
-            if not fault.kind:
-                cells.append(await self._recovery(stage, fault))
-            await self._other.leave()
+            try:
+                alone, there = await self._both_alone(stage)
+                self._known = Known((str(column), fault.name), told, alone)
+                await self._healthy(stage, fault)
+                await self._strike(column, fault, "primary")
+                first = await self._first(stage, fault, self._known)
+                if column.modality is Modality.STT:
+                    # A probe waits 8 s for a recogniser that hangs: let the first meet a sound one.
+                    await self.vendors["primary"].heal()
+                # before a second is over: then a probe may find the primary well
+                await asyncio.sleep(SPREAD_SECONDS)
+                cells = [first, *await self._following(stage, alone, there, fault)]
+                if not fault.kind:
+                    cells.append(await self._recovery(stage, fault))
+            finally:
+                await self._other.leave()
             bills = {name: await self.vendors[name].bill() for name in NAMES}
         for name in NAMES:
             judge_bills(first, [*stage.settled, *stage.ledger_of_others], bills[name], name)
@@ -256,7 +262,7 @@ class Play:
             if len(calls) == samples:
                 break
         if not calls:
-            raise RuntimeError(f"{stage.column}: the backup alone says nothing")
+            raise Unplayable("the backup alone says nothing")
         return min(calls, key=lambda one: one.first or 0.0)
 
     async def _both_alone(self, stage: Stage) -> tuple[Heard, float]:
@@ -267,8 +273,11 @@ class Play:
             return min(one.heard.first or 0.0 for one in calls)
 
         samples = _samples(stage.column)
-        alone, seconds = await asyncio.gather(self._alone(stage, samples=samples), there())
-        return alone, seconds
+        elsewhere = asyncio.create_task(there())
+        try:
+            return await self._alone(stage, samples=samples), await elsewhere
+        finally:
+            await asyncio.wait([elsewhere])  # who asks there next must not read this answer
 
     async def _healthy(self, stage: Stage, fault: Fault) -> None:
         """A call without a fault; a voice without timings is measured by it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from . import adapters, misbehaving
-from .cells import BARGE_INS, Play
+from .cells import BARGE_INS, Play, Unplayable
 from .column import Column
 from .columns import COLUMNS
 from .faults import FAULTS, Fault
@@ -45,10 +45,16 @@ def merged(plays: list[list[Cell]]) -> tuple[list[Cell], list[str]]:
 
 async def play_row(matrix: Play, column: Column, fault: Fault) -> Row:
     """Play a row, again when it falls short."""
-    plays = [await matrix.row(column, fault)]
-    while any(cell.shortfall for cell in plays[-1]) and len(plays) < PLAYS:
-        plays.append(await matrix.row(column, fault))
-    cells, flaky = merged(plays)
+    plays: list[list[Cell]] = []
+    for _ in range(PLAYS):
+        try:
+            plays.append(await matrix.row(column, fault))
+        except Unplayable as error:
+            given_up = Cell("first call", problems=[str(error)])
+            continue
+        if not any(cell.shortfall for cell in plays[-1]):
+            break
+    cells, flaky = merged(plays) if plays else ([given_up], [])
     beside = await adapters.first_call(column, fault, matrix.vendors)
     return Row(column, fault, cells, beside, len(plays), flaky)
 
