@@ -84,7 +84,7 @@ def house_of(tmp_path: Path, *struck: str) -> Any:
 async def test_a_candidate_that_hangs_is_outrun(tmp_path: Path, door: str) -> None:
     modality, ask = DOORS[door]
     async with house_of(tmp_path, "llm0", "tts0") as house:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(100):
             assert await ask(house) == WORDS
         await until(lambda: len(house.attempts) == 2)
         rows = {(a.connection, a.outcome, a.purpose.value) for a in house.attempts}
