@@ -182,6 +182,22 @@ def test_what_cannot_be_tried_is_said_and_status_3(drill: Drill) -> None:
     assert drilled.status == 3, drilled
 
 
+def test_a_candidate_that_cannot_be_built_is_status_2(drill: Drill) -> None:
+    settings = """
+        version: 1
+        routes:
+          brain: {modality: llm, candidates: [openai/gpt-4.1, groq/any]}
+          mouth:
+            modality: tts
+            candidates: [{model: cartesia/sonic-3, options: {nonsense: 1}}]
+    """
+    drilled = drill(settings, "--fault=refuse")
+    assert (drilled.status, drilled.stdout) == (2, ""), drilled
+    assert "error: " in drilled.stderr
+    assert "nonsense" in drilled.stderr
+    assert "Traceback" not in drilled.stderr
+
+
 @pytest.mark.parametrize(
     ("settings", "args", "told"),
     [

@@ -60,7 +60,8 @@ async def call(modality: Modality, client: Any, patience: float) -> Take:
         clock.take.error = NEVER
     except Exception as error:  # noqa: BLE001 - whatever a session would get is the finding
         cause = error.__cause__
-        clock.take.error = str(cause if isinstance(cause, AllCandidatesFailed) else error)
+        told = cause if isinstance(cause, AllCandidatesFailed) else error
+        clock.take.error = getattr(told, "message", "") or str(told) or type(told).__name__
         clock.silence()
     clock.take.took = clock.now
     return clock.take

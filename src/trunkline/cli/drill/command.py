@@ -69,12 +69,11 @@ class _Drill:
             _progress(lambda: f"{self._played} of {self._calls} calls played"),
         ):
             self._blank = await asyncio.to_thread(_blank, Path(place))
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._line(line, chosen)) for line in wanted]
+            routes = await asyncio.gather(*(self._line(line, chosen) for line in wanted))
         return Report(
             max_dead_air=self._max_dead_air,
             seconds=round(time.monotonic() - began, 1),
-            routes=[task.result() for task in tasks],
+            routes=list(routes),
         )
 
     async def _line(self, line: Line, chosen: Sequence[Scenario]) -> RouteReport:
