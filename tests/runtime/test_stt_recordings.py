@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from livekit.agents import APIConnectionError, LanguageCode, stt
 from plugins import candidate, frames
-from test_stt_line import END, FINAL, START, Call, Script, Scripted, silence, whole
+from test_stt_line import END, FINAL, START, Call, silence
 
 from trunkline.core.models import Candidate
+from trunkline.runtime.doubt import Doubt
 
 COUGH, SENTENCE = 0.4, 1.6
 PAUSE = silence(0.5)
@@ -153,35 +154,19 @@ async def test_it_stands_at_the_end_of_the_input_too() -> None:
     assert (call.said, call.errors) == ([], [])
 
 
-async def test_a_cough_before_words_accuses_nobody() -> None:
-    """The next one streams: it has nothing for the cough, and the words that follow."""
-
-    async def hears_what_follows(stream: Script) -> None:
-        await stream.heard(COUGH + 0.5 + SENTENCE)
-        words = stt.SpeechData(
-            language=LanguageCode("en"),
-            text="hello",
-            start_time=COUGH + 0.5,
-            end_time=COUGH + 0.5 + SENTENCE,
-        )
-        stream.say(START)
-        stream.send(stt.SpeechEvent(FINAL, alternatives=[words]))
-        stream.say(END)
-        await stream.ended()
-
-    plan = named(Recordings(""), Scripted(hears_what_follows, interim=False))
-    async with Call(*plan) as call:
-        await say(call, COUGH)
-        await say(call, SENTENCE)
-        await call.finish()
-    assert (call.said, call.errors) == (["hello"], [])
-    assert blamed(call, plan) == []
+@pytest.mark.parametrize(
+    ("start", "end", "proves"),
+    [(0.1, 0.4, True), (0.0, 2.5, True), (0.9, 2.5, False), (0.0, 0.0, True)],
+    ids=["the same", "more", "what follows", "without times"],
+)
+def test_only_words_of_the_same_audio_accuse(start: float, end: float, proves: bool) -> None:
+    blamed: list[bool] = []
+    doubt = Doubt(final("", 0.0, COUGH))
+    doubt.accused += [lambda: blamed.append(True)] * 2
+    assert doubt.is_proven_by(final("hello", start, end)) is proves
+    assert len(blamed) == 2 * proves
 
 
-async def test_a_recogniser_that_streams_may_prove_it() -> None:
-    plan = named(Recordings(""), Scripted(whole("hello")))
-    async with Call(*plan) as call:
-        await say(call, SENTENCE)
-        await call.finish()
-    assert (call.said, call.errors) == (["hello"], [])
-    assert blamed(call, plan) == ["a"]
+def final(text: str, start: float, end: float) -> stt.SpeechEvent:
+    said = stt.SpeechData(language=LanguageCode("en"), text=text, start_time=start, end_time=end)
+    return stt.SpeechEvent(FINAL, alternatives=[said])
