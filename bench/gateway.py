@@ -9,8 +9,9 @@ call and calls a second. Voice-shaped load begins streams at random times (Poiss
 first token, 20 chunks 10 ms apart, a prompt of 1.5 kB: what a gateway adds to the first token of
 the same load without one.
 
-LiteLLM takes part when TRUNKLINE_BENCH_LITELLM names the ``litellm`` command of an environment of
-its own (``uv venv x; uv pip install -p x 'litellm[proxy]'``).
+LiteLLM takes part in an environment of its own, which the first run installs and all keep: under
+``~/.cache/trunkline``, or where TRUNKLINE_BENCH_LITELLM names its ``litellm`` command. Where it
+cannot be installed, or does not answer, the rest is measured and a line says why.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ async def closed_loop(gateway: Gateway, width: int, stream: bool, seconds: float
         while time.perf_counter() - begun < seconds:
             await client.ask(request)
             calls += 1
+            gateway.calls += 1
 
     await asyncio.gather(*map(caller, clients))
     took = time.perf_counter() - begun
@@ -124,6 +126,7 @@ async def measure(gateways: list[Gateway]) -> None:
         await closed_loop(gateway, 1, True, WARM_UP_SECONDS)
         gateway.cpu.clear()
         gateway.rate.clear()
+        gateway.warm = gateway.megabytes()
     for turn in range(ROUNDS):
         for gateway in gateways:
             for width, stream in LOOPS:
@@ -134,20 +137,25 @@ async def measure(gateways: list[Gateway]) -> None:
 
 def table(gateways: list[Gateway]) -> str:
     names = list(gateways[0].rate)
-    titles = ["", *(f"{n}: ms CPU, calls/s" for n in names)]
+    titles = ["", *(f"{n}: ms CPU (of bare), calls/s" for n in names)]
     titles += [f"first token at {rate}/s: added p50, p99 ms" for rate in RATES]
-    lines = [[*titles, "MB", "ready s"]]
-    direct = gateways[0]
+    lines = [[*titles, "MB warm, at the end", "calls between", "ready s"]]
+    direct, bare = gateways[:2]
     for gateway in gateways:
         row = [gateway.name]
-        row += [f"{median(gateway.cpu[n]):.2f}, {median(gateway.rate[n]):.0f}" for n in names]
+        for n in names:
+            ratio = median(gateway.cpu[n]) / median(bare.cpu[n])
+            row.append(
+                f"{median(gateway.cpu[n]):.2f} (x{ratio:.1f}), {median(gateway.rate[n]):.0f}"
+            )
         for rate in RATES:
             added = [
                 percentile(gateway.first[rate], of) - percentile(direct.first[rate], of)
                 for of in (0.5, 0.99)
             ]
             row.append(", ".join(f"{ms:.1f}" for ms in added))
-        lines.append([*row, f"{gateway.megabytes():.0f}", f"{gateway.ready:.1f}"])
+        memory = f"{gateway.warm:.0f}, {gateway.megabytes():.0f}"
+        lines.append([*row, memory, str(gateway.calls), f"{gateway.ready:.1f}"])
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
