@@ -13,9 +13,11 @@ import wave
 from pathlib import Path
 
 import pytest
+import typer.main
 from typer.testing import CliRunner, Result
 
 from trunkline import __version__
+from trunkline.cli import quick
 from trunkline.cli.app import app
 
 COMMAND = Path(sys.executable).with_name("trunkline")
@@ -54,6 +56,29 @@ def test_help_is_quick() -> None:
         return spent - before.children_user - before.children_system
 
     assert min(once() for _ in range(3)) < HELP_SECONDS
+
+
+PLAIN = ["serve", "--config", "a.yaml", "--port", "0", "--workers", "2", "--host", "::1"]
+
+
+def test_the_quick_way_to_serve_takes_the_options_that_the_usual_one_has() -> None:
+    command = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    usual = {name for one in command.params for name in one.opts} - {"--help"}
+    assert usual == set(quick.OPTIONS)
+    assert quick._read(PLAIN) == dict(zip(PLAIN[1::2], PLAIN[2::2], strict=True))
+    assert quick._read(["serve"]) == {}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["ledger"], ["--debug", *PLAIN], ["serve", "--help"], ["serve", "--port"],
+     ["serve", "--port=1"], ["serve", "--port", "x"], ["serve", "--port", "65536"],
+     ["serve", "--port", "-1"], ["serve", "--workers", "\u0663"], ["serve", "--conf", "a"],
+     ["serve", "--port", "1", "--port", "2"], ["serve", "--host", ""]],
+    ids=" ".join,
+)  # fmt: skip
+def test_all_that_is_not_plain_goes_the_usual_way(arguments: list[str]) -> None:
+    assert quick._read(arguments) is None
 
 
 def test_bad_input_is_one_sentence_and_status_2(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 async def test_chat_alone_never_loads_livekit_and_stays_small(
     tmp_path: Path, session: aiohttp.ClientSession, state_dir: Path
 ) -> None:
-    heavy = {"livekit", "sqlalchemy", "alembic"}
+    heavy = {"livekit", "sqlalchemy", "alembic", "pydantic", "typer"}
     told = f"sorted({heavy} & sys.modules.keys())"
     code = f"import atexit, sys; atexit.register(lambda: print({told}, flush=True)); {MAIN}"
     async with ChatServer(say("Hi")) as server:

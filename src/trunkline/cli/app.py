@@ -6,11 +6,6 @@ Status 0: done. 1: it did not work, or a call was not answered. 2: the input can
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import sys
-import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from ..errors import ConfigError, TrunklineError, UsageError
+from .boundary import begin_log, heed_interrupts, status_of
 from .budgets import add_to as add_budgets_to
 from .reprice import add_to as add_pricing_to
 
@@ -28,29 +23,14 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
+            heed_interrupts()
             return super().invoke(ctx)
-        except TrunklineError as error:
-            _tell(error.problems if isinstance(error, ConfigError) else [str(error)])
-            status = 2 if isinstance(error, UsageError) else 1
-        except KeyboardInterrupt:
-            _tell(["interrupted"])
-            status = 130
-        except BrokenPipeError:
-            # Nobody reads: the interpreter must not fail again when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            status = 141
         except (typer.Exit, typer.Abort):
             raise
-        except Exception as error:  # the last boundary before the user
+        except (Exception, KeyboardInterrupt) as error:  # the last boundary before the user
             if _is_usage_of_typer(error):
                 raise
-            if ctx.params.get("debug"):
-                traceback.print_exc()
-            advice = "for the traceback run it as: trunkline --debug ..."
-            _tell([f"unexpected {type(error).__name__}: {error}; {advice}"])
-            status = 1
+            status = status_of(error, debug=bool(ctx.params.get("debug")))
         raise typer.Exit(status)
 
 
@@ -74,18 +54,6 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON document to stdout.")]
 
 
-class _Brief(logging.Formatter):
-    """The kind of an exception without its traceback, which is for ``--debug``."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        told = super().formatMessage(record)
-        kind = record.exc_info[0] if record.exc_info else None
-        return f"{told} ({kind.__name__})" if kind else told
-
-    def formatException(self, _: object) -> str:
-        return ""
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"trunkline {__version__}")
@@ -100,10 +68,7 @@ def root(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show logs and tracebacks.")] = False,
 ) -> None:
-    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR)
-    if not debug:
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(_Brief(logging.BASIC_FORMAT))
+    begin_log(debug=debug)
 
 
 @app.command()
@@ -221,11 +186,6 @@ add_budgets_to(app)
 add_pricing_to(app)
 
 
-def _tell(sentences: Any) -> None:
-    for sentence in sentences:
-        typer.echo(f"error: {sentence}", err=True)
-
-
-def _is_usage_of_typer(error: Exception) -> bool:
+def _is_usage_of_typer(error: BaseException) -> bool:
     """Whether typer itself can show this error: a wrong option, a missing argument."""
     return hasattr(error, "exit_code") and hasattr(error, "show")
