@@ -25,7 +25,7 @@ async def test_a_turn_that_the_provider_does_not_end_is_heard_again(
         heard = await house.hear(SPEECH, faster=faster)
         assert heard.error is None
         assert heard.words == WORDS
-        # where the machine is slow, a probe may find the primary well before the caller has finished
+        # on a slow machine a probe may find the primary well before the caller has finished
         assert [name for name, _ in house.attempts][:2] == ["primary", "backup"]
         assert house.attempts[0][1] != "ok"
         # only what was not final is said again
