@@ -89,6 +89,8 @@ async def test_the_local_stack_answers_and_calls_a_tool() -> None:
     assert {record.attempt.identity.call for record in records} == {stack.call}
     assert {record.attempt.identity.tags for record in records} == {("test",)}
     assert {record.attempt.identity.agent for record in records} == {"desk"}
+    (session,) = {record.attempt.identity.session for record in records}
+    assert session, "one AgentSession, whatever the modality"
     assert all(record.attempt.turn for record in models)
     assert {(r.entry.charge.nanos, r.entry.charge.source) for r in models if r.entry.charge} == {
         (0, "local")

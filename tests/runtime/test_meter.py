@@ -241,6 +241,28 @@ async def test_a_voice_that_was_outrun_is_counted(tmp_path: Path, times: int, se
         assert ours.characters >= bill.characters
 
 
+async def test_a_voice_is_charged_by_the_plan_of_its_account(tmp_path: Path) -> None:
+    voice = "cartesia/sonic-3"
+    async with trading(tmp_path, voice, "tts", 1, faults=False, tier="startup") as trade:
+        await calls(trade, speak(barge=False), 2)
+    assert {one.attempt.tier for one in trade.settled} == {"startup"}
+    # 49 USD for 1,250,000 credits, one a character
+    due = 39_200 * trade.bill.characters
+    assert sum(one.entry.charge.nanos for one in trade.settled if one.entry.charge) == due
+
+
+async def test_a_recording_whose_tokens_nobody_told_is_charged_by_the_minute(
+    tmp_path: Path,
+) -> None:
+    async with trading(tmp_path, "openai/gpt-4o-transcribe", "stt", 1, faults=False) as trade:
+        await calls(trade, hear(barge=False), 1)
+    (charge,) = {one.entry.charge for one in trade.settled}
+    assert charge is not None
+    assert "estimate" in charge.rate
+    # 0.006 USD a minute
+    assert charge.nanos == (trade.bill.audio_in_ns * 100_000 + 500_000_000) // 1_000_000_000
+
+
 async def test_a_connection_that_is_lost_in_use_is_counted(tmp_path: Path) -> None:
     """Cartesia's plugin says of it what it says of a connection that never was."""
     async with trading(tmp_path, "cartesia/ink-2", "stt", 1, faults=False) as trade:

@@ -96,10 +96,12 @@ async def trading(
     faults: bool,
     behind: str = "",
     hedge_after: float | None = None,
+    **account: str,
 ) -> AsyncIterator[Trade]:
     """One vendor behind its route "main" until the block ends; then all is settled and closed.
 
-    Nothing fails at the model ``behind`` it, if any; after ``hedge_after`` seconds it is asked too.
+    ``account`` is what its connection says of it. Nothing fails at the model ``behind`` it, if any;
+    after ``hedge_after`` seconds it is asked too.
     """
     source = random.Random(seed)
     models = [model, *([behind] if behind else [])]
@@ -131,6 +133,7 @@ async def trading(
                 name: {
                     "kind": vendor,
                     "api_key": "k",
+                    **account,
                     "base_url": double.url(vendor) + _PATHS.get(vendor, ""),
                 }
                 for name, vendor in vendors.items()

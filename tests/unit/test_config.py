@@ -163,6 +163,10 @@ MISTAKES = [
     ("providers:\n  x: {kind: gorq}", '3: providers.x.kind: unknown provider "gorq"; did you mean'),
     ("providers:\n  groq: {kind: xai, api_key: k}", '3: providers.groq: "groq" is a provider of'),
     ("providers:\n  openai: {base_url: 'nowhere'}", "3: providers.openai.base_url: must be a URL"),
+    (
+        "providers:\n  cartesia: {api_key: k, tier: startp}",
+        'cartesia has no prices for "startp"; did you mean "startup"?',
+    ),
     ("providers:\n  openai: {options: {sst: {}}}", 'sst: unknown key "sst"; did you mean "stt"?'),
     ("providers:\n  deepgram: {options: {llm: {}}}", 'llm: provider "deepgram" does not serve ll'),
     ("providers:\n  openai: {options: {llm: {tmp: 1}}}", 'openai (llm) has no option "tmp"'),

@@ -310,7 +310,9 @@ RATES = [
     ("tts", "openai/gpt-4o-mini-tts", None),
     ("stt", "openai/whisper-1", "0.36"),
     ("stt", "openai/gpt-live-transcribe", "1.02"),
-    ("stt", "openai/gpt-4o-transcribe", None),
+    # by the minute, for no tokens were told
+    ("stt", "openai/gpt-4o-transcribe", "0.36"),
+    ("stt", "openai/gpt-4o-mini-transcribe", "0.18"),
     ("stt", "deepgram/nova-3", "0.288"),
     ("stt", "deepgram/flux-general", "0.39"),
     ("stt", "deepgram/flux-general-multi", "0.468"),
@@ -378,6 +380,13 @@ TERMS = [
     ("stt", "deepgram/nova-3", Terms("batch"), HEARD, None),
     # 1500 x 2.5 + 40 x 10
     ("stt", "openai/gpt-4o-transcribe", Terms(), TRANSCRIBED, "0.00415"),
+    # a minute and a half at 0.006
+    ("stt", "openai/gpt-4o-transcribe", Terms(), HEARD, "0.009"),
+    # 1000 x 2.75 + 200 x 0.275 + 300 x 16.5
+    ("llm", "openai/gpt-5.4", Terms(region="regional"), SAID, "0.007755"),
+    ("llm", "openai/gpt-5.4", Terms(region="elsewhere"), SAID, None),
+    # 200 characters at 0.0000392
+    ("tts", "cartesia/sonic-3", Terms(tier="startup"), SPOKEN, "0.00784"),
     # 50 x 0.6 + 1000 x 12
     ("tts", "openai/gpt-4o-mini-tts", Terms(), SPOKEN, "0.01203"),
 ]

@@ -58,6 +58,7 @@ class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     tier: str = ""
     prompt_over: int = -1
     prompt_up_to: int | None = None
+    without_tokens: bool = False
     source: str
     checked: date
 
@@ -101,8 +102,12 @@ class PriceList:
             return LOCAL_RATE
         terms = attempt.terms
         found = self._named(attempt.provider, attempt.modality, attempt.model, terms)
-        for price in found:
-            if price.is_for(attempt.started_ns, attempt.usage.tokens_in):
+        usage = attempt.usage
+        estimates = bool(usage.audio_in_ns and not (usage.tokens_in or usage.tokens_out))
+        for price in sorted(found, key=lambda one: not one.without_tokens):
+            if price.without_tokens and not estimates:
+                continue
+            if price.is_for(attempt.started_ns, usage.tokens_in):
                 return charge(attempt.usage, price, connected_ns=attempt.duration_ns)
         name = f"{attempt.modality} {attempt.provider}/{attempt.model}"
         if not found:
@@ -213,6 +218,7 @@ def _price(provider: str, row: _Row) -> Price:
         tier=row.tier,
         prompt_over=row.prompt_over,
         prompt_up_to=row.prompt_up_to,
+        without_tokens=row.without_tokens,
     )
 
 
@@ -249,6 +255,7 @@ def _same_terms(one: Price, other: Price) -> bool:
     return (
         terms[0] == terms[1]
         and bool(languages)
+        and one.without_tokens == other.without_tokens
         and ("any" in (one.mode, other.mode) or one.mode == other.mode)
     )
 

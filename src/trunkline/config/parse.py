@@ -17,6 +17,7 @@ from ..catalog import (
     provider,
     served_by,
 )
+from ..catalog.pricelist import shipped
 from ..core.budgets import MILLION
 from ..core.models import AfterOutput, Deadlines, Hedge, Modality, ProbeInput
 from ..core.names import did_you_mean
@@ -163,6 +164,7 @@ class _File:
             return None
         url = fields.pop("base_url", None)
         options = fields.pop("options", None)
+        tier, region = self._account(row, fields.pop("tier", None), fields.pop("region", None))
         credentials = self._credentials(row, entry, fields, elsewhere=url is not None)
         connection = Connection(
             row.name if kind is None else name,
@@ -170,9 +172,25 @@ class _File:
             credentials,
             self._url(url),
             self._options(row, options),
+            tier=tier,
+            region=region,
         )
         self._undone -= {name, connection.name}
         return connection
+
+    def _account(self, row: Provider, *given: Read | None) -> tuple[str, str]:
+        """The tier and region of an account. What is all but one that has prices is a mistake."""
+        found: list[str] = []
+        for field, read in zip(("tier", "region"), given, strict=True):
+            value = read.value if read is not None else ""
+            if read is not None:
+                known = {getattr(one, field) for one in shipped().prices(row.name)} - {""}
+                near = did_you_mean(value, known) if value not in known else ""
+                if near:
+                    self._problems.at(read.node, f'{row.name} has no prices for "{value}"{near}')
+            found.append(value)
+        tier, region = found
+        return tier, region
 
     def _credentials(
         self, row: Provider, entry: Read, given: Mapping[str, Read], *, elsewhere: bool
@@ -181,7 +199,7 @@ class _File:
         assert isinstance(entry.node, Table)
         for name, node in entry.node.entries.items():
             if name in given and name not in names:
-                near = did_you_mean(name, (*names, "kind", "base_url", "options"))
+                near = did_you_mean(name, (*names, "kind", "base_url", "options", "tier", "region"))
                 line = entry.node.key_lines[name]
                 self._problems.add(line, node.path, f'unknown key "{name}" of {row.name}{near}')
         found: dict[str, Secret] = {}

@@ -84,7 +84,13 @@ def candidate(
     named = connection.provider if connection.base_url is None else connection.name
     model = choice.ref.model or how.default_model
     options = {**connection.options.get(modality, {}), **choice.options}
-    return Candidate(ModelRef(named, model, choice.ref.suffix), connection.name, options)
+    return Candidate(
+        ModelRef(named, model, choice.ref.suffix),
+        connection.name,
+        options,
+        tier=connection.tier,
+        region=connection.region,
+    )
 
 
 def _named(settings: Settings, name: str | ModelChoice, modality: Modality) -> Plan:

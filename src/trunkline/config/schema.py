@@ -110,6 +110,10 @@ _PROVIDER = Section(
         "kind": Key(Text(), "the provider whose protocol is spoken", "the entry's name"),
         "base_url": Key(Text("URL"), "another address than the provider's own", "the provider's"),
         "options": Key(_OPTIONS, "options by modality, beneath those of a candidate", "none"),
+        "tier": Key(
+            Text(), "the account's plan or service tier, where prices have one", "the usual"
+        ),
+        "region": Key(Text(), "where the account is served, where prices differ", "the usual"),
     },
     others=(
         "<credential>",

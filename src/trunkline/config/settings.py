@@ -40,7 +40,8 @@ class Connection:
 
     ``provider`` is the catalogue's name; ``base_url`` is None for the provider's own service.
     ``options`` holds the options of each modality. ``double`` is where a double answers in its
-    place: health, prices and names stay what they are without it.
+    place: health, prices and names stay what they are without it. ``tier`` and ``region`` are the
+    account's, for prices that differ by them.
     """
 
     name: str
@@ -49,6 +50,8 @@ class Connection:
     base_url: str | None = None
     options: Mapping[Modality, Mapping[str, Any]] = field(default_factory=dict)
     double: str | None = None
+    tier: str = ""
+    region: str = ""
 
     @property
     def address(self) -> str | None:

@@ -136,8 +136,9 @@ class Candidate:
     ``replay_speed`` is how many times faster than it was said a recogniser takes audio that is said
     again; 0 is as fast as it goes. ``turn_seconds`` is how long after the last word it may wait for
     the speaker to go on before it calls the words final; ``flush_is_final`` says that a flush makes
-    them final at once. ``own`` marks an instance that the user
-    built: what is inside it is known to nobody else.
+    them final at once. ``own`` marks an instance that the user built: what is inside it is
+    known to nobody else. ``tier`` and ``region`` are what the connection says of its account, for
+    prices that differ by them.
     """
 
     ref: ModelRef
@@ -148,6 +149,8 @@ class Candidate:
     turn_seconds: float = 0.0
     flush_is_final: bool = False
     own: bool = False
+    tier: str = ""
+    region: str = ""
 
     @property
     def key(self) -> str:
@@ -204,7 +207,7 @@ class Identity(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whose call an attempt belongs to. Never a raw caller id: sticky keys are hashed.
 
     ``room``, ``job`` and ``agent`` are LiveKit's. ``session`` is the id that a client of a network
-    door gives a stream; in process, where a call opens no such stream, it is empty.
+    door gives a stream; in process one that is made for each AgentSession, empty outside of one.
     """
 
     call: str
@@ -222,7 +225,7 @@ class Terms(NamedTuple):
     """What a price may depend on beside the model, as it was asked for or told by the provider.
 
     ``mode`` is ``streaming`` or ``batch``; ``language`` a recogniser's; ``tier`` the service tier
-    of a chat; ``region`` where it is served. Empty is the provider's usual.
+    of a chat, or the account's plan; ``region`` where it is served. Empty is the provider's usual.
     """
 
     mode: str = ""

@@ -180,7 +180,8 @@ class Price:
     ``models`` are names, or prefixes that end in ``*``. ``mode`` is ``streaming``, ``batch`` or
     ``any``; without ``languages`` it is for those that no other price is for. Valid for attempts
     begun from ``valid_from_ns`` until before ``valid_until_ns`` (UTC), and for prompts of more than
-    ``prompt_over`` and at most ``prompt_up_to`` tokens in.
+    ``prompt_over`` and at most ``prompt_up_to`` tokens in. ``without_tokens``: the vendor's own
+    estimate, for usage whose tokens were not told.
     """
 
     provider: str
@@ -197,6 +198,7 @@ class Price:
     tier: str = ""
     prompt_over: int = -1
     prompt_up_to: int | None = None
+    without_tokens: bool = False
     text: str = field(init=False)
     quantities: frozenset[str] = field(init=False)
     bills_tokens: bool = field(init=False)
@@ -211,7 +213,8 @@ class Price:
         )
         quantities = frozenset(line.quantity for line in lines)
         derived = {
-            "text": "; ".join(str(rate) for rate in self.rates),
+            "text": "; ".join(str(rate) for rate in self.rates)
+            + (", the vendor's estimate: tokens were not told" if self.without_tokens else ""),
             "quantities": quantities,
             "bills_tokens": not _TOKENS.isdisjoint(quantities),
             "_lines": lines,

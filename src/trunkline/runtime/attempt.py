@@ -206,7 +206,7 @@ class Engine:
         side: Side = ALONE,
     ) -> bool:
         """Try one candidate to its end; False when the line moved. Raises its ProviderError."""
-        attempt.terms = line.terms(candidate)
+        attempt.terms = line.charged_on(candidate)
         audience = Audience.NOBODY if attempt.purpose is Purpose.PROBE else line.audience
         await self._gate.reserve(attempt, partial(line.estimate, candidate), audience)
         begun = monotonic_ns()
@@ -331,7 +331,7 @@ class Engine:
         if stream is not None:
             attempt.provider_request_id = stream.request_id
             self._close(stream, id(candidate.live), partial(self._told_late, attempt, metered))
-        attempt.terms = line.terms(candidate)
+        attempt.terms = line.charged_on(candidate)
         self._gate.settle(attempt, metered)
         record = partial(
             self.health.record,

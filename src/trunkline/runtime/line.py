@@ -92,6 +92,12 @@ class Line(ABC, Generic[Out]):
         """What the price of ``candidate`` depends on: as asked for, then as the provider told."""
         return Terms()
 
+    def charged_on(self, candidate: Candidate) -> Terms:
+        """``terms``, and the account's own where the request has no others."""
+        asked = self.terms(candidate)
+        tier, region = asked.tier or candidate.tier, asked.region or candidate.region
+        return asked._replace(tier=tier, region=region)
+
     def rival(self) -> Self | None:
         """A line for a second attempt at the same request; None where there can be none.
 

@@ -101,6 +101,11 @@ def current_call() -> str | None:
     return call
 
 
+def session_id(session: AgentSession[Any]) -> str:
+    """An id of our own for ``session``, the same as long as it lives; LiveKit gives it none."""
+    return _calls.setdefault(session, new_id())
+
+
 def at_job_end(callback: Callable[[], Coroutine[None, None, None]]) -> None:
     """Await ``callback`` when the job of this context shuts down; once a job, nothing outside one.
 

@@ -133,7 +133,7 @@ class LLMStream(ChatStream):
         owner = self._owner
         self._line.audience = audience_of(owner)
         try:
-            await owner.engine.run(self._line, self._plan, owner.identity(), turn=self._turn)
+            await owner.engine.run(self._line, self._plan, owner.caller(), turn=self._turn)
         except AllCandidatesFailed as error:
             if not self._plan.apology or self._line.has_begun:
                 raise to_livekit(error) from error

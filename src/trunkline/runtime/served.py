@@ -8,10 +8,14 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any, cast
+
+from msgspec import structs
 
 from ..core.health import State, Transition
 from ..core.models import Candidate, Identity, Modality, Plan
 from .attempt import Engine
+from .livekit_compat import session_id, session_of
 from .prober import Prober
 
 logger = logging.getLogger("trunkline")
@@ -47,6 +51,14 @@ class Served:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._prober = Prober(engine, self.probe, self.may_probe)
         self._unfollow = engine.health.on_transition(_Follower(self))
+
+    def caller(self) -> Identity:
+        """Whose request it is that begins now, and the session that makes it, where one does."""
+        identity = self.identity()
+        session = session_of(cast(Any, self))
+        if session is None or identity.session:
+            return identity
+        return structs.replace(identity, session=session_id(session))
 
     @property
     def model(self) -> str:

@@ -194,7 +194,7 @@ class RecognizeStream(TranscriptStream):
                 # a recogniser's stream lasts as long as the call: it has no total deadline
                 deadlines = replace(self._plan.deadlines, total=float("inf"))
                 plan = replace(self._plan, deadlines=deadlines)
-                await owner.engine.run(self._line, plan, owner.identity())
+                await owner.engine.run(self._line, plan, owner.caller())
         except Refused as refused:
             # whatever is raised here, a session that goes on opens the next stream for it
             say_and_end(owner, refused.notice)

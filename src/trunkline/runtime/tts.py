@@ -115,7 +115,7 @@ class SynthesizeStream(SpeechStream):
             return  # nothing that a voice could say is no request
         self._line.audience = audience_of(owner)
         try:
-            await owner.engine.run(self._line, self._plan, owner.identity(), turn=self._turn)
+            await owner.engine.run(self._line, self._plan, owner.caller(), turn=self._turn)
         except AllCandidatesFailed as error:
             if not owner.clip or self._line.has_begun:
                 raise to_livekit(error) from error
@@ -140,7 +140,7 @@ class SynthesizeStream(SpeechStream):
             line.push(refused.notice)
             line.end()
             try:
-                await owner.engine.run(line, self._plan, owner.identity(), turn=self._turn)
+                await owner.engine.run(line, self._plan, owner.caller(), turn=self._turn)
                 return True
             except TrunklineError:  # refused too, or nobody is well: the text's refusal says why
                 logger.debug("a notice was not said to its end", exc_info=True)
