@@ -244,7 +244,7 @@ def judge_rate(requests: Sequence[RequestLog]) -> None:
 
 def test_a_sample_of_calls_under_tight_budgets_whose_processes_die(tmp_path: Path) -> None:
     caps = {"tokens": 2400, "letters": 900, "heard": 80 * 10**9}
-    soak(tmp_path, Size(3, 1, 24, 4, 9, caps, 120), "gate-sample")
+    soak(tmp_path, Size(3, 1, 24, 4, 9, caps, 600), "gate-sample")
 
 
 @pytest.mark.soak

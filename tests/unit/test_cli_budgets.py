@@ -71,6 +71,13 @@ def run(folder: Path, *args: str) -> Result:
             ],
         ),
         (
+            ["budgets", "explain", "llm", "--tokens", "4000"],
+            [
+                "may take 4000 tokens: more than all of its 1000 tokens a day",
+                'a caller is told: "I am sorry, I have to end this call here.',
+            ],
+        ),
+        (
             ["budgets", "override", "day", "--amount", "800", "--until", "2999-01-01"],
             ["error: an override ends in the future, within 366 days"],
         ),

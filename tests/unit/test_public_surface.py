@@ -29,7 +29,7 @@ KEYS = [
     "state",
     *("webhooks", *(f"webhooks.<name>.{key}" for key in ("url", "secret", "events"))),
     "providers",
-    *(f"providers.<name>.{key}" for key in ("kind", "base_url", "options")),
+    *(f"providers.<name>.{key}" for key in ("kind", "base_url", "options", "tier", "region")),
     *(f"providers.<name>.options.{modality}" for modality in ("stt", "llm", "tts")),
     "providers.<name>.<credential>",
     "routes",

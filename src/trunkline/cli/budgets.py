@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..compose import Trunkline
     from ..core.budgets import Budget
     from ..core.limits import Limit
+    from ..core.models import Candidate, Modality
     from ..core.ports import GateStore
 
 _FLUSH_SECONDS = 5.0
@@ -142,7 +143,7 @@ def budgets_explain(
                     tags=tuple(tag or ()),
                 ),
                 Modality(modality),
-                model,
+                _candidate(trunkline, Modality(modality), model),
                 Usage(tokens_in=tokens, characters=characters, audio_in_ns=int(seconds * 1e9)),
             )
         )
@@ -150,9 +151,26 @@ def budgets_explain(
         typer.echo(f"{verdict.rule.name}: {verdict.told}")
     passes = all(verdict.passes for verdict in verdicts)
     typer.echo("the attempt passes" if passes else "the attempt is refused")
+    notice = next((verdict.notice for verdict in verdicts if not verdict.passes), "")
+    if notice:
+        typer.echo(f'a caller is told: "{notice}"')
 
 
 limits.command("explain")(budgets_explain)
+
+
+def _candidate(trunkline: Trunkline, modality: Modality, model: str) -> Candidate:
+    """What ``model`` stands for in the settings; without its key, by its own name."""
+    from ..compose import Wanted
+    from ..core.models import Candidate, ModelRef
+    from ..errors import MissingCredential
+
+    if not model:
+        return Candidate(ModelRef(""), "")
+    try:
+        return trunkline.plan(modality, Wanted(model)).candidates[0]
+    except MissingCredential:
+        return Candidate(ModelRef.parse(model, modality), "")
 
 
 def _show(rules: tuple[Budget, ...] | tuple[Limit, ...], store: GateStore, what: str) -> None:

@@ -136,13 +136,28 @@ class Rule:
             after = (resets - now_ns) / 1e9 if resets is not None else None
             held = f" and {text(level.held)} reserved by attempts in flight" if level.held else ""
             until = f"; it resets at {instant(resets)}" if resets is not None else ""
+            cap = level.amount * (self.share or MILLION) // MILLION
+            if need > cap:
+                told = f"more than all of its {text(cap)} {self.of.window.told}"
+                return self._refused(attempt, need, level, told, None, audience)
             told = (
                 f"of {text(level.amount)} {self.of.window.told} "
                 f"{text(level.spent)} are spent{held}{until}"
             )
+        return self._refused(attempt, need, level, told, after, audience)
+
+    def _refused(
+        self,
+        attempt: Attempt,
+        need: int,
+        level: Level,
+        told: str,
+        after: float | None,
+        audience: Audience,
+    ) -> Refused:
         return Refused(
             f"{self} ({self.of.scope}) does not allow this {attempt.modality} attempt, which may "
-            f"take {text(need)}: {told}",
+            f"take {self.of.unit.text(need)}: {told}",
             retry_after=after,
             rule=str(self),
             notice=self.notice(audience),

@@ -8,13 +8,22 @@ from dataclasses import dataclass
 from ..clock import new_id, now_ns
 from ..core.budgets import Action, Budget
 from ..core.limits import Limit
-from ..core.models import Attempt, Charge, Entry, Identity, Modality, Usage
+from ..core.models import (
+    Attempt,
+    Candidate,
+    Charge,
+    Entry,
+    Identity,
+    Modality,
+    Terms,
+    Usage,
+)
 from ..core.names import did_you_mean
 from ..core.ports import Ask, Change, GateStore, Level, Override, Used
 from ..core.scopes import EACH, Unit
 from ..core.windows import Kind
 from ..errors import UsageError
-from ..runtime.gate_rules import Rule, estimated, instant, strongest
+from ..runtime.gate_rules import Audience, Rule, estimated, instant, strongest
 
 _LONGEST_NS = 366 * 86400 * 1_000_000_000
 
@@ -32,11 +41,15 @@ class State:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one rule would do to a call: let it pass, or refuse it for this reason."""
+    """What one rule would do to a call: let it pass, or refuse it for this reason.
+
+    ``notice`` is what a refused caller is told.
+    """
 
     rule: Budget | Limit
     passes: bool
     told: str
+    notice: str = ""
 
 
 def states(rules: Iterable[Budget | Limit], store: GateStore) -> Iterator[State]:
@@ -136,13 +149,16 @@ def explain(
     price: Callable[[Attempt], Charge | None],
     identity: Identity,
     modality: Modality,
-    model: str,
+    candidate: Candidate,
     usage: Usage,
 ) -> Iterator[Verdict]:
     """What each rule that is for such a call would do to it now. Raises StoreError."""
     now = now_ns()
-    provider, _, name = model.partition("/")
-    attempt = Attempt(new_id(), identity, modality, provider, name, "", now)
+    ref = candidate.ref
+    attempt = Attempt(
+        new_id(), identity, modality, ref.provider, ref.model, candidate.connection, now
+    )
+    attempt.terms = Terms(tier=candidate.tier, region=candidate.region)
     charge = price(estimated(attempt, usage))
     for one in rules:
         rule = Rule.made(one)
@@ -158,9 +174,10 @@ def explain(
 def _verdict(rule: Rule, ask: Ask, level: Level, attempt: Attempt, now: int) -> Verdict:
     text, need = rule.of.unit.text, ask.need
     if level.wait_ns or (level.left is not None and level.left < need):
-        refused = rule.refusal(attempt, need, level, now)
-        shadow = "in shadow, passes: " if rule.of.shadow else ""
-        return Verdict(rule.of, rule.of.shadow, f"{shadow}{refused}")
+        refused = rule.refusal(attempt, need, level, now, Audience.CALLER)
+        if rule.of.shadow:
+            return Verdict(rule.of, True, f"in shadow, passes: {refused}")
+        return Verdict(rule.of, False, str(refused), refused.notice)
     left = "without end" if level.left is None else f"{text(level.left)} left"
     told = f"passes, taking up to {text(need)} of {left}"
     if isinstance(rule.of, Budget):
