@@ -32,7 +32,7 @@ def main() -> None:
         one = attempt(name, usage)
         took = microseconds(lambda one=one: shipped().quote(one))
         print(f"| {what} ({name}) | {took:.2f} us | < 10 us |")
-    (price,) = (p for p in shipped().prices("openai") if p.models[0] == "gpt-4.1")
+    price = next(p for p in shipped().prices("openai") if p.models[0] == "gpt-4.1")
     usage = CHARGES[0][2]
     print(f"| of it, `charge` | {microseconds(lambda: charge(usage, price)):.2f} us | |")
     for provider in ("openai", "deepgram"):

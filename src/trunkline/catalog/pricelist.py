@@ -104,7 +104,7 @@ class PriceList:
         found = self._named(attempt.provider, attempt.modality, attempt.model, terms)
         usage = attempt.usage
         estimates = bool(usage.audio_in_ns and not (usage.tokens_in or usage.tokens_out))
-        for price in sorted(found, key=lambda one: not one.without_tokens):
+        for price in found:
             if price.without_tokens and not estimates:
                 continue
             if price.is_for(attempt.started_ns, usage.tokens_in):
@@ -131,7 +131,7 @@ class PriceList:
         best = max((specificity for specificity, _ in fitting), default=0)
         named = [price for specificity, price in fitting if specificity == best]
         spoken = [price for price in named if price.languages]
-        return tuple(spoken or named)
+        return tuple(sorted(spoken or named, key=lambda price: not price.without_tokens))
 
 
 @cache
