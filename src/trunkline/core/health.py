@@ -99,8 +99,7 @@ class Health(msgspec.Struct, frozen=True):
     window: Window = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptEnded:
+class AttemptEnded(msgspec.Struct, frozen=True):
     """An attempt with its outcome and times, as ``Attempt`` and its ``ProviderError`` have them.
 
     ``retry_after`` is in seconds. ``first_output_after_ns`` is None where there was none, or where
@@ -150,15 +149,17 @@ def advance(
     if isinstance(event, ProbeStarted):
         after = _half_opened(before, now_ns, policy)
     elif event.outcome == "ok":
-        after, window = _proved(before, event, now_ns), _noted(window, event, now_ns, policy)
+        is_well = before.state is State.CLOSED and not before.failures
+        after = before if is_well else _proved(before, event, now_ns)
+        window = _noted(window, event, now_ns, policy)
     elif event.blames and event.outcome != "cancelled":
         after = _failed(before, event, now_ns, policy)
         window = _noted(window, event, now_ns, policy)
     else:
         after = _given_back(before, event, now_ns)
-    if after is before and window is health.window:
-        return health, None
-    return Health(after, window), transition(before, after)
+    if after is not before:
+        return Health(after, window), transition(before, after)
+    return (health if window is health.window else Health(before, window)), None
 
 
 def transition(before: Breaker, after: Breaker) -> Transition | None:

@@ -151,11 +151,12 @@ class Candidate:
     own: bool = False
     tier: str = ""
     region: str = ""
+    key: str = field(init=False, compare=False, repr=False)
+    """What health is kept by: provider x model x connection."""
 
-    @property
-    def key(self) -> str:
-        """What health is kept by: provider x model x connection."""
-        return f"{self.ref.provider}/{self.ref.model}@{self.connection}"
+    def __post_init__(self) -> None:
+        key = f"{self.ref.provider}/{self.ref.model}@{self.connection}"
+        object.__setattr__(self, "key", key)
 
     def __str__(self) -> str:
         return str(self.ref)

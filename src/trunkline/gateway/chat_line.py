@@ -90,8 +90,8 @@ class ChatLine(TextLine):
     def ask(self, candidate: Candidate, continued: str) -> ProviderStream[ChatDelta]:
         self._sink.begin(candidate)
         if self._sink.whole:
-            self._said = self._continued = continued = ""
-            self._called = False
+            self.forget()
+            continued = ""
         messages = self._asked.messages
         if continued:
             messages = [*messages, {"role": "assistant", "content": continued}]

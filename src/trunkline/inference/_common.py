@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from livekit.agents import APIConnectOptions
+from livekit.agents import APIConnectOptions, JobContext, get_job_context
 from livekit.agents.types import NOT_GIVEN, NotGivenOr
 
 from ..compose import Wanted, current, new_identity
@@ -32,13 +32,23 @@ class Caller:
         self._call = call
         self._tags = _words("tags", tags)
         self._agent = agent
+        self._known: tuple[JobContext | None, str, Identity] | None = None
         at_job_end(_flush)
 
     def __call__(self) -> Identity:
+        context = get_job_context(required=False)
+        call = self._call or current_call() or self._own.call
+        if self._known is not None and self._known[0] is context and self._known[1] == call:
+            return self._known[2]
         at_job_end(_flush)  # a prewarmed wrapper was made before its job
+        identity = self._made(call)
+        self._known = context, call, identity
+        return identity
+
+    def _made(self, call: str) -> Identity:
         job, room, agent = current_job()
         return Identity(
-            call=self._call or current_call() or self._own.call,
+            call=call,
             org=self._own.org,
             project=self._own.project,
             agent=self._agent or agent,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -81,7 +80,7 @@ class Engine:
     def _begin(self) -> None:
         self._closing: set[asyncio.Task[Any]] = set()
         self._standing: set[asyncio.Task[None]] = set()
-        self._in_use: Counter[int] = Counter()
+        self._in_use: dict[int, int] = {}
         self._waiting: list[asyncio.Future[None]] = []
 
     def after_fork(self) -> None:
@@ -104,7 +103,7 @@ class Engine:
         the last attempt when output has left and the policy forbids going on, and Refused when the
         gate says no.
         """
-        if purpose is Purpose.SERVE:
+        if purpose is Purpose.SERVE and self._gate.has_rules:
             plan = await self._affordable(line.modality, plan, identity)
         races: list[Race[Out]] = []
         try:
@@ -124,21 +123,23 @@ class Engine:
     ) -> bool:
         causes: list[tuple[str, ProviderError]] = []
         failed: tuple[Candidate, Attempt] | None = None
-        healthy = self.health.order(plan.candidates)
-        ordered = (*healthy, *(one for one in plan.candidates if one not in healthy))
+        ordered = self.health.ranked(plan.candidates)
         for index, candidate in enumerate(self._schedule(ordered, plan.retries, causes)):
             line.may_ask = partial(self.health.allows_any, ordered[index + 1 :])
             if failed is not None and candidate is not failed[0]:
                 self._tell(failed[1], candidate)
             if index >= len(plan.candidates):
                 await asyncio.sleep(plan.retry_pause)
-            running = next((r for r in races if r.is_on and r.candidate is candidate), None)
+            running = None
+            if races:
+                running = next((r for r in races if r.is_on and r.candidate is candidate), None)
             attempt = running.attempt if running is not None else made(candidate, index)
             try:
                 if running is not None:
                     races.clear()
                     return await running.result()
-                races += self._races(line, plan, attempt, made) if index == 0 else ()
+                if index == 0 and plan.hedge is not None:
+                    races += self._races(line, plan, attempt, made)
                 side = races[0] if races and index == 0 else ALONE
                 return await self._attempt(line, plan, candidate, attempt, side)
             except Outrun:
@@ -206,7 +207,8 @@ class Engine:
         side: Side = ALONE,
     ) -> bool:
         """Try one candidate to its end; False when the line moved. Raises its ProviderError."""
-        attempt.terms = line.charged_on(candidate)
+        if self._gate.has_rules:  # they are priced before
+            attempt.terms = line.charged_on(candidate)
         audience = Audience.NOBODY if attempt.purpose is Purpose.PROBE else line.audience
         await self._gate.reserve(attempt, partial(line.estimate, candidate), audience)
         begun = monotonic_ns()
@@ -302,7 +304,8 @@ class Engine:
             raise
         except Exception as error:  # a plugin's boundary: its methods raise what they like
             raise ProviderFault(f"the provider's plugin raised {type(error).__name__}") from error
-        self._in_use[id(candidate.live)] += 1
+        live = id(candidate.live)
+        self._in_use[live] = self._in_use.get(live, 0) + 1
         return stream
 
     def _deadlines(self, plan: Plan, candidate: Candidate) -> Deadlines:
@@ -372,9 +375,10 @@ class Engine:
         self._spawn(close())
 
     def _release(self, live: int) -> None:
-        self._in_use[live] -= 1
-        if not self._in_use[live]:
-            del self._in_use[live]
+        left = self._in_use.pop(live, 1) - 1
+        if left:
+            self._in_use[live] = left
+        else:
             for released in self._waiting:
                 if not released.done():
                     released.set_result(None)

@@ -61,7 +61,7 @@ class ChatLine(TextLine):
         self._serves = serves
         self._params = params
         self._breakpoints = breakpoints
-        self._held = Held()
+        self._held: Held | None = None
 
     def rival(self) -> ChatLine:
         held, serves = Held(), self._serves
@@ -76,7 +76,8 @@ class ChatLine(TextLine):
         return made
 
     def wins(self) -> None:
-        self._held.release()
+        if self._held is not None:
+            self._held.release()
 
     def ask(self, candidate: Candidate, continued: str) -> ProviderStream[ChatDelta]:
         self._serves(candidate)

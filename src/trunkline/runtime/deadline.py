@@ -1,17 +1,66 @@
-"""The deadlines of one attempt, enforced by us: one timer that interrupts a wait.
+"""The deadlines of one attempt, enforced by us: a look at the clock that interrupts a wait.
 
-A timer per wait would cost every output; here an output only moves a number, and the one timer,
-when it fires, looks whether the deadline has moved with it.
+A timer per wait would cost every output, and one per attempt is dear enough for a short answer. So
+an output only moves a number, and all attempts of an event loop share one timer, which is set for
+whoever is due first. When it fires it looks whether that deadline has moved on meanwhile. It looks
+soon enough for the deadline that the first output brings, so that a quick answer never sets it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from math import inf
 
 from ..core.models import Deadlines
 from ..errors import DeadlineExceeded, TrunklineError
+
+
+class Alarm:
+    """The one timer of an event loop. It rings for a watch when, or after, its time has come."""
+
+    __slots__ = ("_at", "_timer", "_watches", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._watches: dict[Watch, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = inf
+
+    def set(self, watch: Watch, when: float) -> None:
+        """Ring ``watch`` at ``when``, and no more at another time."""
+        self._watches[watch] = when
+        if when < self._at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._at = when
+            self._timer = self.loop.call_at(when, self._ring)
+
+    def clear(self, watch: Watch) -> None:
+        """Ring ``watch`` no more; the timer stays, for whoever comes next."""
+        self._watches.pop(watch, None)
+
+    def _ring(self) -> None:
+        self._timer, self._at = None, inf
+        now = self.loop.time()
+        for watch, when in list(self._watches.items()):
+            if when <= now:
+                watch.look()
+        if self._watches:
+            watch, when = min(self._watches.items(), key=lambda item: item[1])
+            self.set(watch, when)
+
+
+_here = threading.local()
+
+
+def _alarm_of(loop: asyncio.AbstractEventLoop) -> Alarm:
+    """The alarm of the loop that runs in this thread."""
+    alarm: Alarm | None = getattr(_here, "alarm", None)
+    if alarm is None or alarm.loop is not loop:
+        alarm = _here.alarm = Alarm(loop)
+    return alarm
 
 
 class Watch:
@@ -23,14 +72,15 @@ class Watch:
     """
 
     __slots__ = (
+        "_alarm",
         "_deadlines",
         "_last",
-        "_loop",
         "_owed_since",
         "_phase",
         "_start",
         "_task",
-        "_timer",
+        "_time",
+        "_when",
         "reason",
     )
 
@@ -41,12 +91,14 @@ class Watch:
         owed_since: Callable[[], float | None],
     ) -> None:
         self._task = task
-        self._loop = task.get_loop()
+        loop = task.get_loop()
+        self._alarm = _alarm_of(loop)
+        self._time = loop.time
         self._deadlines = deadlines
         self._owed_since = owed_since
-        self._start = self._last = self._loop.time()
+        self._start = self._last = self._time()
         self._phase = "first_content"
-        self._timer: asyncio.TimerHandle | None = None
+        self._when = inf
         self.reason: TrunklineError | None = None
 
     @property
@@ -56,25 +108,22 @@ class Watch:
 
     def content(self) -> None:
         """Note that content came: from here on the idle deadline counts."""
-        self._last = self._loop.time()
+        self._last = last = self._time()
         if self._phase != "idle":
             self._phase = "idle"
-            self.poke()
+            if last + self._deadlines.idle < self._when:
+                self.poke()
 
     def poke(self) -> None:
         """Look at the deadlines again: the provider may have begun to owe something."""
-        if self.reason is not None:
-            return
-        due = self._due()
-        if self._timer is None or due[0] < self._timer.when():
-            self.stop()
-            self._arm(due)
+        if self.reason is None:
+            self._look_by(self._due())
 
     def stop(self) -> None:
         """Interrupt no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._when != inf:
+            self._alarm.clear(self)
+            self._when = inf
 
     def interrupt(self, reason: TrunklineError) -> None:
         """End the task's wait now; the first reason counts."""
@@ -89,17 +138,25 @@ class Watch:
         due = (self._start + total, "total", total)
         since = self._owed_since()
         if since is not None:
-            seconds = float(getattr(self._deadlines, self._phase))
+            idle = self._phase == "idle"
+            seconds = self._deadlines.idle if idle else self._deadlines.first_content
             due = min(due, (max(since, self._last) + seconds, self._phase, seconds))
         return due
 
-    def _arm(self, due: tuple[float, str, float]) -> None:
-        self._timer = self._loop.call_at(due[0], self._fire) if due[0] != inf else None
+    def _look_by(self, due: tuple[float, str, float]) -> None:
+        """Look when ``due`` passes, or sooner."""
+        when, phase, _ = due
+        if phase == "first_content":
+            when = min(when, self._time() + self._deadlines.idle)
+        if when < self._when:
+            self._when = when
+            self._alarm.set(self, when)
 
-    def _fire(self) -> None:
-        self._timer = None
+    def look(self) -> None:
+        """Interrupt the task if a deadline has passed, else look again when the next one does."""
+        self.stop()
         due = self._due()
-        if due[0] <= self._loop.time():
+        if due[0] <= self._time():
             self.interrupt(DeadlineExceeded(due[1], due[2]))
         else:
-            self._arm(due)
+            self._look_by(due)

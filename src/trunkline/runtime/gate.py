@@ -68,6 +68,11 @@ class Gate:
         self._notices: dict[str, tuple[float, int, int]] = {}
         self._listening: dict[str, None] = {}
 
+    @property
+    def has_rules(self) -> bool:
+        """Whether there are budgets or limits at all."""
+        return self._keeper is not None
+
     async def reserve(
         self,
         attempt: Attempt,

@@ -106,6 +106,18 @@ class HealthBook:
         """Whether one of them is allowed."""
         return any(self.allows(candidate.key) for candidate in candidates)
 
+    def all_allowed(self, candidates: Sequence[Keyed]) -> bool:
+        """Whether a call may go to each of them."""
+        barred = self._barred
+        return not barred or barred.isdisjoint([candidate.key for candidate in candidates])
+
+    def ranked(self, candidates: Sequence[C]) -> tuple[C, ...]:
+        """All of them: those that are allowed first, then the others."""
+        allowed = self.order(candidates)
+        if len(allowed) == len(candidates):
+            return allowed
+        return (*allowed, *(one for one in candidates if one not in allowed))
+
     def order(self, candidates: Sequence[C]) -> tuple[C, ...]:
         """Those that are allowed, in their order; all of them when none is.
 
@@ -210,12 +222,13 @@ class HealthBook:
         """Advance ``key`` by what happened here; whether that changed anything."""
         with self._writing:
             now = self._now()
-            before = self.health(key)
+            before = self._healths.get(key, _UNKNOWN)
             after, told = advance(before, event, now, self.policy)
             if after is before:
                 return False
             self._keep(key, after)
-        self._share(key, before, after, now)
+        if self._shared is not None:
+            self._share(self._shared, key, before, after, now)
         if told is not None:
             self._tell(key, told, remote=False)
         return True
@@ -249,16 +262,16 @@ class HealthBook:
         if is_barred != (key in self._barred):
             self._barred ^= {key}
 
-    def _share(self, key: str, before: Health, after: Health, now: int) -> None:
-        if self._shared is None:
-            return
+    def _share(
+        self, shared: SharedState, key: str, before: Health, after: Health, now: int
+    ) -> None:
         if after.breaker is not before.breaker:
             breaker = after.breaker
-            self._shared.put(f"{_BREAKER}:{key}", _encode(breaker), breaker.since_ns)
+            shared.put(f"{_BREAKER}:{key}", _encode(breaker), breaker.since_ns)
         if after.window and not 0 <= now - self._windows_put.get(key, 0) < _WINDOW_EVERY_NS:
             self._windows_put[key] = now
             window = after.window
-            self._shared.put(f"{_WINDOW}:{key}", _encode(window), window[-1].at_ns)
+            shared.put(f"{_WINDOW}:{key}", _encode(window), window[-1].at_ns)
 
     def _end_probe(self, key: str) -> None:
         owner = self._probes.pop(key, None)

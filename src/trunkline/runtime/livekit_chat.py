@@ -120,10 +120,11 @@ def function_schemas(tools: list[llm.Tool], *, strict: bool) -> list[dict[str, A
 
 def to_chunk(delta: ChatDelta) -> llm.ChatChunk | None:
     """LiveKit's chunk for ``delta``, None when it holds nothing for the agent."""
-    if not (delta.content or delta.extra or delta.usage):
+    content = delta.text or delta.tool_calls or delta.extra
+    if not (content or delta.usage):
         return None
     chunk = llm.ChatChunk(id=delta.id)
-    if delta.content or delta.extra:
+    if content:
         chunk.delta = llm.ChoiceDelta(
             role="assistant",
             content=delta.text or None,

@@ -14,6 +14,7 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from livekit import rtc
@@ -40,6 +41,7 @@ _calls: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 _at_end: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
 
 
+@lru_cache(64)
 def no_retry(options: APIConnectOptions) -> APIConnectOptions:
     """The same options with LiveKit's own retry loop off."""
     return dataclasses.replace(options, max_retry=0)
@@ -78,19 +80,17 @@ def is_closing(session: AgentSession[Any]) -> bool:
 
 def current_job() -> tuple[str, str, str]:
     """(job id, room sid, agent name) of the job this process runs, empty outside one."""
-    try:
-        job = get_job_context().job
-    except RuntimeError:
+    context = get_job_context(required=False)
+    if context is None:
         return "", "", ""
+    job = context.job
     return job.id, job.room.sid, job.agent_name
 
 
 def current_call() -> str | None:
     """The id of the call this code runs for: one a job, else one a session; None outside both."""
-    owner: Any
-    try:
-        owner = get_job_context()
-    except RuntimeError:
+    owner: Any = get_job_context(required=False)
+    if owner is None:
         activity = _AgentActivityContextVar.get(None)
         if activity is None:
             return None

@@ -12,6 +12,8 @@ from ..core.models import Plan
 def with_options(plan: Plan, options: APIConnectOptions) -> Plan:
     """``plan`` under the caller's wishes; LiveKit's defaults, chosen by nobody, change nothing."""
     default = DEFAULT_API_CONNECT_OPTIONS
+    if options is default:
+        return plan
     if options.timeout != default.timeout:
         seconds = options.timeout
         deadlines = replace(plan.deadlines, connect=seconds, first_content=seconds)

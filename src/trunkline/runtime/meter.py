@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import astuple
 
 from ..core.models import Quality, Usage
@@ -21,8 +21,7 @@ TOKENS_PER_PART = 4
 """What goes around a message, a tool or a call of one, beside its text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Metered:
+class Metered(msgspec.Struct, frozen=True):
     """Usage so far and how far it can be trusted."""
 
     usage: Usage

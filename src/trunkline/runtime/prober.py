@@ -47,10 +47,8 @@ class Prober:
     def look(self, plan: Plan) -> None:
         """See to it that whoever of ``plan`` is ill gets probed when it is due."""
         self._plan = plan
-        if not self.is_busy:
-            allows = self._engine.health.allows
-            if not all(allows(candidate.key) for candidate in plan.candidates):
-                self._task = self._engine.stand(self._run())
+        if not self.is_busy and not self._engine.health.all_allowed(plan.candidates):
+            self._task = self._engine.stand(self._run())
 
     async def aclose(self) -> None:
         if self._task is not None:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from ..core.models import AfterOutput, Candidate, Modality, Plan, Quality, Terms, Usage
 from ..errors import EmptyOutput
-from .chat import ChatDelta
+from .chat import ChatDelta, ToolCall
 from .line import Line, ProviderStream
 from .meter import Metered, estimated_tokens, tokens_of_parts
 
@@ -29,9 +29,10 @@ class TextLine(Line[ChatDelta]):
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._opened = 0.0
-        self._said = self._continued = ""
-        self._called = False
-        self._made = 0
+        self._texts: list[str] = []
+        self._calls: list[ToolCall] = []
+        self._continued = ""
+        self._attempt = 0, 0
         self._prompt: int | None = None
         self._usage: Usage | None = None
         self._tier = ""
@@ -39,14 +40,15 @@ class TextLine(Line[ChatDelta]):
     @property
     def has_begun(self) -> bool:
         """Whether any answer has left for whoever asked."""
-        return bool(self._said) or self._called
+        return bool(self._texts or self._calls)
 
     def open(self, candidate: Candidate) -> ProviderStream[ChatDelta]:
         self._opened = asyncio.get_running_loop().time()
-        self._made, self._usage, self._tier = 0, None, ""
+        self._usage, self._tier = None, ""
         self._prompt = None
+        self._attempt = len(self._texts), len(self._calls)
         go_on = self._plan.after_output is AfterOutput.CONTINUE
-        self._continued = self._said if go_on else ""
+        self._continued = "".join(self._texts) if go_on else ""
         return self.ask(candidate, self._continued)
 
     @abstractmethod
@@ -69,31 +71,46 @@ class TextLine(Line[ChatDelta]):
             self._prompt += tokens_of_parts(filter(None, [self._continued]))
         return self._prompt
 
+    @property
+    def _made(self) -> int:
+        """About how many tokens the current attempt has answered: at least one for each delta."""
+        texts, calls = self._attempt
+        made = sum(map(estimated_tokens, self._texts[texts:]))
+        return made + tokens_of_parts(c.name + c.arguments for c in self._calls[calls:])
+
+    def forget(self) -> None:
+        """Take it that nothing has been said: no answer has left yet."""
+        self._texts, self._calls = [], []
+        self._attempt = 0, 0
+        self._continued = ""
+
     def deliver(self, out: ChatDelta) -> bool:
+        # once a token: what is only asked at the end is counted at the end
         if out.usage is not None:
             self._usage = out.usage
-        self._tier = out.service_tier or self._tier
+        if out.service_tier:
+            self._tier = out.service_tier
         self.send(out)
-        if out.text:
-            self._said += out.text
-            self._made += estimated_tokens(out.text)
         if out.tool_calls:
-            self._called = True
-            self._made += tokens_of_parts(call.name + call.arguments for call in out.tool_calls)
-        return out.content
+            self._calls += out.tool_calls
+        elif not out.text:
+            return False
+        if out.text:
+            self._texts.append(out.text)
+        return True
 
     def owed_since(self) -> float:
         return self._opened
 
     def finish(self) -> None:
         made = self._usage.tokens_out if self._usage is not None else 0
-        if not (self._made or self._called or made):
+        if self._attempt == (len(self._texts), len(self._calls)) and not made:
             raise EmptyOutput("the model ended its answer without saying anything")
 
     def may_continue(self, plan: Plan) -> bool:
-        if self._called:
+        if self._calls:
             return False  # a tool call is never repeated
-        return not self._said or plan.after_output is not AfterOutput.STOP
+        return not self._texts or plan.after_output is not AfterOutput.STOP
 
     def parameters(self) -> Mapping[str, Any]:
         """What was asked beside the context, by OpenAI's names."""
@@ -108,7 +125,7 @@ class TextLine(Line[ChatDelta]):
         return Terms(tier=tier if isinstance(tier, str) else "")
 
     def adopt(self, rival: Self) -> None:
-        self._said, self._called = rival._said, rival._called
+        self._texts, self._calls = rival._texts, rival._calls
 
     def estimate(self, candidate: Candidate) -> Usage:
         asked = self.asked(candidate)
@@ -119,6 +136,7 @@ class TextLine(Line[ChatDelta]):
     def metered(self) -> Metered:
         if self._usage is not None:
             return Metered(self._usage, Quality.EXACT)
-        usage = Usage(tokens_in=self._tokens_in, tokens_out=self._made)
+        made = self._made
+        usage = Usage(tokens_in=self._tokens_in, tokens_out=made)
         # before its first word a model may have thought for as long as it liked
-        return Metered(usage, Quality.ESTIMATED if self._made else Quality.UNDERESTIMATE)
+        return Metered(usage, Quality.ESTIMATED if made else Quality.UNDERESTIMATE)

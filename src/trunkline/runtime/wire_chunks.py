@@ -129,7 +129,9 @@ class ChunkReader:
         if self._verbatim:
             is_whole = choices and choices[0].message is not None
             delta.raw = _as_chunk(payload) if is_whole else payload
-        elif not (delta.content or delta.usage or delta.finish_reason or delta.extra):
+        elif not (
+            delta.text or delta.tool_calls or delta.usage or delta.finish_reason or delta.extra
+        ):
             return None
         return delta
 

@@ -54,6 +54,10 @@ class Journal:
         """Write one record. Never raises for the disk, and never waits for it to recover."""
         line = encode(record)
         with self._lock:
+            if self._fd is not None and not self._waiting:
+                line = self._written(self._fd, line)
+                if not line:
+                    return
             self._waiting.append(line)
             self._drain(_WRITES_PER_APPEND)
 
@@ -86,6 +90,17 @@ class Journal:
         if self._fd is not None:
             os.close(self._fd)
         self._begin()
+
+    def _written(self, fd: int, line: bytes) -> bytes:
+        """Write ``line`` in one go, as nearly always; returns what is left of it."""
+        try:
+            written = os.write(fd, line)
+        except OSError:
+            return line  # to be tried again, and then reported
+        self._size += written
+        if self._size >= _ROTATE_AT and written == len(line):
+            self._leave()
+        return line[written:]
 
     def _drain(self, most: int) -> None:
         try:
