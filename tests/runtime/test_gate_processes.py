@@ -99,7 +99,10 @@ def run(folder: Path, processes: int, cap: int, killed: int = 0) -> tuple[int, C
         one.send_signal(signal.SIGKILL)
     reasons: Counter[str] = Counter()
     for one in started:
-        out, _ = one.communicate(timeout=120)
+        assert one.stdout
+        out = one.stdout.read()  # `communicate` would not see what came along with "ready"
+        one.wait(timeout=120)
+        assert one.returncode in (0, -signal.SIGKILL if killed else 0), out
         reasons.update(line.split(" (")[0] for line in out.splitlines())
     late = configure(folder / "trunkline.yaml", folder / "state")
     deadline = time.monotonic() + 30

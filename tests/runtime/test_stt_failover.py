@@ -64,9 +64,9 @@ async def test_the_boundary_of_a_commit_is_a_sample(tmp_path: Path, milliseconds
 @pytest.mark.parametrize("vendor", [FLUX, NOVA, WHISPER, SCRIBE], ids=str)
 async def test_times_count_from_the_start_of_the_call(tmp_path: Path, vendor: Vendor) -> None:
     """Also those of a candidate that heard only the rest of it."""
-    rule = Rule(kind="die", after=9)
+    dies, stays_ill = Rule(kind="die", after=9, nth=(1,)), Rule(kind="server_error")
     primary = NOVA if vendor is not NOVA else FLUX
-    async with House.open(tmp_path, primary, vendor, faults=[rule]) as house:
+    async with House.open(tmp_path, primary, vendor, faults=[dies, stays_ill]) as house:
         heard = await house.hear(SPEECH, flushes=vendor is SCRIBE)
     whole(heard)
     assert len(house.attempts) == 2

@@ -107,6 +107,22 @@ async def test_livekits_plugins_learn_what_is_wrong(tmp_path: Path) -> None:
         await voice.aclose()
 
 
+LOADED = """
+import asyncio, sys
+from pathlib import Path
+from trunkline.config import load
+from trunkline.gateway.preload import Preload
+
+async def main():
+    done = asyncio.Event()
+    Preload(load(Path(sys.argv[1]), {})).start(done.set)
+    await done.wait()
+
+asyncio.run(main())
+print(*sorted(name for name in sys.modules if name.startswith("trunkline.gateway.audio")))
+"""
+
+
 @pytest.mark.parametrize("modality", ["tts", "stt", "llm"])
 def test_what_is_configured_is_loaded_before_the_first_call(tmp_path: Path, modality: str) -> None:
     """And a process that serves chats alone loads none of it."""
@@ -119,13 +135,8 @@ def test_what_is_configured_is_loaded_before_the_first_call(tmp_path: Path, moda
     }
     file = tmp_path / "trunkline.yaml"
     file.write_text(yaml.safe_dump(said), "utf-8")
-    code = (
-        "import sys; from pathlib import Path; from trunkline.config import load;"
-        "from trunkline.gateway.preload import preload; preload(load(Path(sys.argv[1]), {}));"
-        "print(*sorted(name for name in sys.modules if name.startswith('trunkline.gateway.audio')))"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", LOADED, str(file)], capture_output=True, text=True, check=True
     )
     loaded = {name.rpartition("_")[2] for name in done.stdout.split()}
     expected = {"tts": {"speech"}, "stt": {"transcriptions"}, "llm": set()}

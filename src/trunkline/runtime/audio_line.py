@@ -29,7 +29,7 @@ from .audio_buffer import AudioBuffer
 from .doubt import Doubt, is_doubtful
 from .line import Line, Moved, ProviderStream
 from .livekit_recogniser import Attended, Recogniser, end_of
-from .livekit_segments import opened
+from .livekit_segments import open_recogniser
 from .meter import NOTHING, Metered, audio_ns
 from .stall import WORD_NS, Debt
 from .witness import Witness
@@ -181,7 +181,7 @@ class AudioLine(Line[stt.SpeechEvent]):
         self._resumed = self._speaking
         self._debt = Debt.of(candidate, self._deadlines)
         begins = max(0.0, self._sink.start_time_offset + self._opened_ns / 1e9)
-        recogniser = self._recogniser = self._opened = opened(
+        recogniser = self._recogniser = self._opened = open_recogniser(
             candidate, self._language, begins, self._vad, self._deadlines, self._interrupt
         )
         self._flush_is_final = candidate.flush_is_final

@@ -161,7 +161,7 @@ def _placed(said: stt.SpeechData, at: float, end: float, spoken: float) -> stt.S
     )
 
 
-def opened(
+def open_recogniser(
     candidate: Candidate,
     language: NotGivenOr[str],
     begins: float,
