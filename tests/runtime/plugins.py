@@ -133,6 +133,7 @@ class _FakeSpeech(tts.SynthesizeStream):
             stream=True,
         )
         output_emitter.start_segment(segment_id="fake")
+        self._mark_started()
         text = ""
         async for part in self._input_ch:
             text += part if isinstance(part, str) else ""

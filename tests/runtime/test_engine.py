@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from livekit.agents import APIConnectionError, APIError, APIStatusError, llm
+from livekit.agents.metrics import TTSMetrics
 from plugins import END, HANG, FakeLLM, FakeSTT, FakeTTS, Ledger, candidate, frames
 
 from trunkline.core.events import Failover
@@ -281,3 +282,23 @@ async def test_an_interrupted_voice_is_metered(bench: Bench) -> None:
     assert record.attempt.outcome == "cancelled"
     assert record.entry.usage.characters == 7
     assert record.entry.usage.audio_out_ns > 0
+
+
+async def test_metrics_tell_of_the_whole_utterance(bench: Bench) -> None:
+    """The voice's own and ours, told once: from the first text to the last frame."""
+    plugin = FakeTTS(WORDS)
+    plan = Plan((candidate("a", plugin),), FAST)
+    ours = TTS(bench.engine, plan, lambda: CALL, sample_rate=16000, closing=bench.nothing)
+    told: dict[str, list[TTSMetrics]] = {"plugin": [], "ours": []}
+    plugin.on("metrics_collected", told["plugin"].append)
+    ours.on("metrics_collected", told["ours"].append)
+    seconds = 0.0
+    async with ours.stream() as stream:
+        stream.push_text(" ".join(WORDS))
+        stream.end_input()
+        async for out in stream:
+            seconds += out.frame.duration
+    for (one,) in told.values():
+        assert one.audio_duration == pytest.approx(seconds, abs=0.05)
+        assert one.characters_count == len(" ".join(WORDS))
+        assert 0 <= one.ttfb <= one.duration

@@ -25,7 +25,8 @@ PRIVATE = {
     compat.ChatStream: ("_event_ch", "_emit_error", "_run", "_llm_request_span"),
     compat.SpeechStream: (
         "_event_ch", "_input_ch", "_main_task", "_emit_error", "_started_time", "_tts",
-        "_tts_request_span", "_pushed_text", "_tts_attempt_span_name",
+        "_tts_request_span", "_pushed_text", "_tts_attempt_span_name", "_event_aiter",
+        "_monitor_aiter",
     ),
     compat.TranscriptStream: (
         "_event_ch", "_input_ch", "_main_task", "_emit_error", "_pushed_sr", "_needed_sr",

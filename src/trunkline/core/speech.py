@@ -161,30 +161,38 @@ class _Timed:
 class Alignment:
     """Where a voice is in its text, by the timings that its provider gives for pieces of it.
 
-    Positions are characters of the whole text, times seconds of this voice's audio.
+    Positions are characters of the whole text, times seconds of this voice's audio. Pieces come
+    with most frames and are seldom asked about: they are looked up in the text when they are.
     """
 
-    __slots__ = ("_at", "_pieces", "_script", "_text_from")
+    __slots__ = ("_at", "_found", "_script", "_text_from", "_told")
 
     def __init__(self, script: Script, start_at: int) -> None:
         self._script = script
         self._text_from = start_at
         self._at = start_at
-        self._pieces: list[_Timed] = []
+        self._told: list[tuple[str, float, float | None]] = []
+        self._found: list[_Timed] = []
 
     def add(self, piece: str, start: float, end: float | None) -> None:
-        """Note that ``piece``, the next of the text, is spoken from ``start`` on.
+        """Note that ``piece``, the next of the text, is spoken from ``start`` on."""
+        if piece and not piece.isspace():
+            self._told.append((piece, start, end))
+
+    @property
+    def _pieces(self) -> list[_Timed]:
+        """The pieces where they are in the text.
 
         Providers normalise what they speak: a piece not found nearby counts its own length.
         """
-        said = piece.strip()
-        if not said:
-            return
         text = self._script.text
-        found = text.find(said, self._at, self._at + len(said) + _NEAR)
-        begins = found if found >= 0 else self._at
-        self._at = min(len(text), begins + len(said))
-        self._pieces.append(_Timed(begins, self._at, start, end))
+        for piece, start, end in self._told[len(self._found) :]:
+            said = piece.strip()
+            found = text.find(said, self._at, self._at + len(said) + _NEAR)
+            begins = found if found >= 0 else self._at
+            self._at = min(len(text), begins + len(said))
+            self._found.append(_Timed(begins, self._at, start, end))
+        return self._found
 
     def spoken(self, seconds: float, pace: Pace, *, surely: bool = False) -> float:
         """The character reached after ``seconds``; inside a piece without an end by ``pace``."""
@@ -202,13 +210,15 @@ class Alignment:
 
     def falls_short(self, seconds: float, pace: Pace) -> bool:
         """Whether the last piece, ended by ``seconds``, cannot have been spoken in its time."""
+        if self._told[-1][2] is not None:
+            return False
         last = self._pieces[-1]
         letters = self._script.length(last.start_at, last.end_at)
-        return last.end is None and pace.falls_short(letters, seconds - last.start)
+        return pace.falls_short(letters, seconds - last.start)
 
     def stops_early(self, seconds: float, pace: Pace) -> bool:
         """Whether the timings, and after them the audio, end before the text does."""
-        if self._pieces[-1].end is None:
+        if self._pieces[-1].end is None:  # which also brings ``_at`` to the last
             return False
         untimed = self._script.length(self._at, len(self._script.text))
         whole = self._script.length(self._text_from, len(self._script.text))
@@ -216,8 +226,8 @@ class Alignment:
 
     def outlasts(self, seconds: float) -> bool:
         """Whether the timings go on long after ``seconds``, when the audio has ended."""
-        end = self._pieces[-1].end
+        end = self._told[-1][2]
         return end is not None and end > 1.3 * seconds + 0.3
 
     def __bool__(self) -> bool:
-        return bool(self._pieces)
+        return bool(self._told)

@@ -14,6 +14,8 @@ SILENCE_PEAK = 200
 """Peaks up to this of 32767 (about -44 dBFS) are silence: comfort noise and dither stay below."""
 
 
+_PROBES = 8
+
 _max, _min = np.maximum.reduce, np.minimum.reduce
 
 
@@ -24,7 +26,14 @@ def peak(frame: rtc.AudioFrame) -> int:
 
 
 def is_silent(frame: rtc.AudioFrame) -> bool:
-    """Whether no sample of ``frame`` rises over the silence floor."""
+    """Whether no sample of ``frame`` rises over the silence floor.
+
+    Sound shows in a few samples, so that only silence is looked at whole.
+    """
+    samples = frame.data
+    for sample in samples[:: len(samples) // _PROBES + 1]:
+        if not -SILENCE_PEAK <= sample <= SILENCE_PEAK:
+            return False
     return peak(frame) <= SILENCE_PEAK
 
 
@@ -73,6 +82,12 @@ class Resampler:
         self._rate = rate
         self._resampler: rtc.AudioResampler | None = None
         self._input_rate = 0
+
+    def passes(self, frame: rtc.AudioFrame) -> bool:
+        """Whether ``push`` would give ``frame`` as it is, and nothing before it."""
+        return (
+            self._resampler is None and frame.sample_rate == self._rate and frame.num_channels == 1
+        )
 
     def push(self, frame: rtc.AudioFrame) -> Iterator[rtc.AudioFrame]:
         """Frames at the stream's rate for ``frame``; the first may come some milliseconds late."""

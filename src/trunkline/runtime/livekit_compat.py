@@ -35,6 +35,7 @@ from opentelemetry import trace
 
 from ..clock import new_id
 from ..core.models import Candidate, Plan
+from .livekit_outlet import Outlet
 from .meter import audio_ns
 
 _calls: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
@@ -137,6 +138,13 @@ class ChatStream(llm.LLMStream):
         super()._emit_error(api_error, recoverable=True)
 
 
+def read_past_tee(stream: tts.SynthesizeStream) -> None:
+    """Read ``stream``, which has just been made, without the tee that wakes its metrics a frame."""
+    outlet = Outlet()
+    stream._event_ch = stream._event_aiter = outlet
+    stream._monitor_aiter = outlet.measured
+
+
 class SpeechStream(tts.SynthesizeStream):
     """A SynthesizeStream that hands its text on at once and sends frames as they are.
 
@@ -145,6 +153,10 @@ class SpeechStream(tts.SynthesizeStream):
     """
 
     _tts_attempt_span_name: ClassVar[str | None] = None
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        read_past_tee(self)
 
     def on_text(self, text: str) -> None:
         raise NotImplementedError
@@ -204,9 +216,7 @@ class SpeechStream(tts.SynthesizeStream):
             self._started_time = at
 
     def send(self, frame: rtc.AudioFrame, segment: str, *, final: bool = False) -> None:
-        self._event_ch.send_nowait(
-            SynthesizedAudio(frame=frame, request_id=segment, segment_id=segment, is_final=final)
-        )
+        self._event_ch.send_nowait(SynthesizedAudio(frame, segment, final, segment))
 
 
 class TranscriptStream(stt.RecognizeStream):

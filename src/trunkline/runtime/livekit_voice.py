@@ -10,7 +10,7 @@ from livekit.agents import APIConnectOptions, tokenize, tts
 
 from ..core.models import Usage
 from ..errors import ConnectFailed, ProviderError
-from .livekit_compat import lowered_markup, markup_key, release_text, text_sent_at
+from .livekit_compat import lowered_markup, markup_key, read_past_tee, release_text, text_sent_at
 from .livekit_errors import from_livekit, may_be_sent
 from .livekit_sentences import Sentences
 
@@ -46,6 +46,7 @@ class PluginVoice:
         self._stream = plugin.stream(
             conn_options=APIConnectOptions(max_retry=0, timeout=_PLUGIN_TIMEOUT_SECONDS)
         )
+        read_past_tee(self._stream)
         self._pushed_at = 0.0
 
     def push_text(self, text: str) -> None:

@@ -35,6 +35,8 @@ _AHEAD_SECONDS = 1.0
 _SLOWEST_NS = 100_000_000
 """A character at the pace of the slowest voice."""
 
+_TIMES = (float, int)
+
 _paces = Learnt(Pace)
 
 
@@ -83,8 +85,9 @@ class _HeldOwner:
 class _Take:
     """What one attempt has made of the text: the line goes on from the last one's.
 
-    ``owed`` is the loop time since which audio is due; ``plays_until`` when a listener has heard
-    all there is, ``starved`` the seconds that he had to wait for it.
+    ``owes`` is whether there was more to say at ``since``, a loop time, when ``heard_ns`` of audio
+    had come; None while nobody has asked. ``plays_until`` is when a listener has heard all there
+    is, ``starved`` the seconds that he had to wait for it.
     """
 
     resampler: Resampler
@@ -92,7 +95,9 @@ class _Take:
     opened_at: int = 0
     pace: Pace = field(default_factory=Pace)
     voice: PluginVoice | None = None
-    owed: float | None = None
+    owes: bool | None = False
+    since: float = 0.0
+    heard_ns: int = 0
     plays_until: float = 0.0
     starved: float = 0.0
     attempt_ns: int = 0
@@ -121,6 +126,8 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
         self._take = _Take(Resampler(owner.sample_rate), Alignment(self._script, 0))
         self._held = Held()
         self._sides: list[SpeechLine] = [self]
+        self._now = asyncio.get_running_loop().time
+        self._is_unwatched = False
 
     @property
     def _text(self) -> str:
@@ -132,6 +139,8 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
         return is_speakable(self._text)
 
     def push(self, text: str) -> None:
+        for side in self._sides:
+            side._owed()  # by the text there was
         self._script.push(text)
         self._is_cut = False
         for side in self._sides:
@@ -159,12 +168,13 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
                 side._take.voice.flush()
 
     def end(self) -> None:
-        self._ended = True
         self._arrived.set()
         for side in self._sides:
             side._end()
+        self._ended = True
 
     def _end(self) -> None:
+        self._owed()  # by what could be spoken then
         self._ended = True
         if self._take.voice is not None:
             self._take.voice.end_input()
@@ -214,53 +224,85 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
         """Where in the log the words not yet spoken begin."""
         if not self._take.attempt_ns or self._take.is_garbled:
             return self._take.opened_at
-        return resume_at(self._text, self._spoken(surely=True))
+        return resume_at(self._text, self._spoken(self._take.attempt_ns, surely=True))
 
-    def _spoken(self, *, surely: bool = False) -> float:
-        """Characters of the log heard so far; ``surely``, at least."""
-        seconds = self._take.attempt_ns / 1e9
+    def _spoken(self, audio_ns: int, *, surely: bool = False) -> float:
+        """Characters of the log heard in so much of this attempt's audio; ``surely``, at least."""
+        seconds = audio_ns / 1e9
         if self._take.alignment:
             return self._take.alignment.spoken(seconds, self._take.pace, surely=surely)
         letters = self._take.pace.spoken(seconds, surely=surely)
         return self._script.reached(self._take.opened_at, letters)
 
     def _look(self) -> None:
+        """Count what is owed from now on, if the new text is the first that is."""
+        take = self._take
+        if self._owed() is None:
+            take.owes, take.since, take.heard_ns = None, self._now(), take.attempt_ns
+            if self._owed() is not None and self.watch is not None:
+                self.watch.poke()
+
+    def _heard(self, now: float) -> None:
+        """What is owed next is owed since ``now``; whoever wants to know works it out.
+
+        By its pace a voice only gets nearer to the end of a text.
+        """
+        take = self._take
+        if take.owes is not False or take.alignment:
+            take.owes, take.since, take.heard_ns = None, now, take.attempt_ns
+            if self._is_unwatched and self._owed() is not None and self.watch is not None:
+                self.watch.poke()
+
+    def _owed(self) -> float | None:
         """A voice owes audio once it has a whole sentence it has not spoken, or all there is."""
-        if self._take.owed is None:
-            waiting = self._text[int(self._spoken()) :]
-            if is_speakable(waiting) and (self._ended or holds_sentence(waiting)):
-                self._take.owed = asyncio.get_running_loop().time()
-                if self.watch is not None:
-                    self.watch.poke()
+        take = self._take
+        if take.owes is None:
+            waiting = self._text[int(self._spoken(take.heard_ns)) :]
+            take.owes = is_speakable(waiting) and (self._ended or holds_sentence(waiting))
+        return take.since if take.owes else None
+
+    def owed_since(self) -> float | None:
+        owed = self._owed()
+        self._is_unwatched = owed is None
+        return owed
 
     def forgive(self) -> None:
         """Count what is owed from now on: until here nobody could have taken it."""
-        if self._take.owed is not None:
-            self._take.owed = asyncio.get_running_loop().time()
+        if self._owed() is not None:
+            self._take.since = self._now()
         if self.watch is not None:
             self.watch.poke()
 
     def deliver(self, out: tts.SynthesizedAudio) -> bool:
-        frame, voice = out.frame, self._take.voice
-        assert voice is not None
-        timed = timed_transcript(frame)
-        if timed:
+        frame, take, now = out.frame, self._take, self._now()
+        words = timed_transcript(frame)
+        if words:
             self._check_piece()
         length_ns = audio_ns(frame.samples_per_channel, frame.sample_rate)
-        self._play(length_ns / 1e9)
-        self._sink.mark_started(voice.text_sent_at())
-        self._take.attempt_ns += length_ns
-        words = self._align(timed)
+        self._play(now, length_ns / 1e9)
+        if not take.attempt_ns:
+            assert take.voice is not None
+            self._sink.mark_started(take.voice.text_sent_at())
+        take.attempt_ns += length_ns
+        if words:
+            words = self._align(words)
+        if take.resampler.passes(frame):
+            if words and self._before_ns:
+                set_timed_transcript(frame, words)
+            self._sink.send(frame, self._segment)
+        else:
+            self._resample(frame, words)
+        if is_silent(frame):
+            return False
+        self._heard(now)
+        return True
+
+    def _resample(self, frame: rtc.AudioFrame, words: Sequence[TimedString]) -> None:
         for sent in self._take.resampler.push(frame):
             if words:
                 set_timed_transcript(sent, words)
                 words = ()
             self._sink.send(sent, self._segment)
-        if is_silent(frame):
-            return False
-        self._take.owed = None
-        self._look()
-        return True
 
     def _check_piece(self) -> None:
         """A voice that speaks sentence by sentence goes on: it must have finished the last one."""
@@ -272,25 +314,28 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
         ):
             raise StreamCut("the voice left out the end of a sentence")
 
-    def _play(self, seconds: float) -> None:
+    def _play(self, now: float, seconds: float) -> None:
         """Note ``seconds`` of audio as a listener plays it, who has waited where it came late.
 
         A voice slower than speech is never idle for long, and nobody can listen to it.
         """
-        now = asyncio.get_running_loop().time()
-        if self._take.owed is not None and self._take.plays_until:
-            self._take.starved += max(0.0, now - max(self._take.owed, self._take.plays_until))
-            if self.watch is not None and self._take.starved > self.watch.idle:
-                raise DeadlineExceeded("idle", self.watch.idle)
-        self._take.plays_until = max(now, self._take.plays_until) + seconds
-        if self._take.plays_until - now > _AHEAD_SECONDS:
-            self._take.starved = 0.0
+        take = self._take
+        until = take.plays_until
+        if now > until:
+            if until and (owed := self._owed()) is not None:
+                take.starved += max(0.0, now - max(owed, until))
+                if self.watch is not None and take.starved > self.watch.idle:
+                    raise DeadlineExceeded("idle", self.watch.idle)
+            until = now
+        take.plays_until = until = until + seconds
+        if until - now > _AHEAD_SECONDS:
+            take.starved = 0.0
 
     def _align(self, words: Sequence[TimedString]) -> Sequence[TimedString]:
         """Take note of word timings; return them in the time of the whole utterance."""
         for word in words:
-            if isinstance(word.start_time, float | int):
-                end = word.end_time if isinstance(word.end_time, float | int) else None
+            if isinstance(word.start_time, _TIMES):
+                end = word.end_time if isinstance(word.end_time, _TIMES) else None
                 self._take.alignment.add(word, word.start_time, end)
         if words and self._before_ns:
             return shifted(words, self._before_ns / 1e9)
@@ -306,9 +351,6 @@ class SpeechLine(Line[tts.SynthesizedAudio]):
         for frame in clip:
             self._sink.send(frame, self._segment)
         self._sink.send(silence(self._owner.sample_rate), self._segment, final=True)
-
-    def owed_since(self) -> float | None:
-        return self._take.owed
 
     def finish(self) -> None:
         if not self._take.attempt_ns and is_speakable(self._text[self._take.opened_at :]):
