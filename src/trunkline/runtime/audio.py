@@ -16,13 +16,18 @@ SILENCE_PEAK = 200
 
 _PROBES = 8
 
-_max, _min = np.maximum.reduce, np.minimum.reduce
+_PCM = np.dtype(np.int16)
 
 
 def peak(frame: rtc.AudioFrame) -> int:
     """The largest distance of a sample of ``frame`` from zero, 0 to 32768."""
-    samples = np.frombuffer(frame.data, dtype=np.int16)
-    return max(int(_max(samples)), -int(_min(samples))) if samples.size else 0
+    samples = frame.data
+    if not samples:
+        return 0
+    array = np.frombuffer(samples, _PCM)
+    high: int = samples[array.argmax()]
+    low: int = -samples[array.argmin()]
+    return high if high > low else low
 
 
 def is_silent(frame: rtc.AudioFrame) -> bool:
