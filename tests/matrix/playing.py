@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import tempfile
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -18,6 +19,8 @@ from .columns import COLUMNS
 from .faults import FAULTS, Fault
 from .judge import Cell
 from .report import Row, lines
+
+BARGE_IN = "barge-in"
 
 PLAYS = 3
 """A row that falls short is played so often: the machine may have been busy elsewhere."""
@@ -43,20 +46,36 @@ def merged(plays: list[list[Cell]]) -> tuple[list[Cell], list[str]]:
     return cells, flaky
 
 
-async def play_row(matrix: Play, column: Column, fault: Fault) -> Row:
-    """Play a row, again when it falls short."""
+async def judged(play: Callable[[], Awaitable[list[Cell]]]) -> tuple[list[Cell], list[str], int]:
+    """Play cells, again when one falls short; how often they were played is told as well."""
     plays: list[list[Cell]] = []
     for _ in range(PLAYS):
         try:
-            plays.append(await matrix.row(column, fault))
+            plays.append(await play())
         except Unplayable as error:
             given_up = Cell("first call", problems=[str(error)])
             continue
         if not any(cell.shortfall for cell in plays[-1]):
             break
     cells, flaky = merged(plays) if plays else ([given_up], [])
+    return cells, flaky, len(plays)
+
+
+async def play_row(matrix: Play, column: Column, fault: Fault) -> Row:
+    """One fault in all situations, beside LiveKit's adapter."""
+    cells, flaky, plays = await judged(lambda: matrix.row(column, fault))
     beside = await adapters.first_call(column, fault, matrix.vendors)
-    return Row(column, fault, cells, beside, len(plays), flaky)
+    return Row(column, fault, cells, beside, plays, flaky)
+
+
+async def play_barge_ins(matrix: Play, column: Column) -> Row:
+    """A caller who cuts in, at each moment."""
+
+    async def play() -> list[Cell]:
+        return [await matrix.barge_in(column, one) for one in BARGE_INS]
+
+    cells, flaky, plays = await judged(play)
+    return Row(column, Fault(BARGE_IN, frozenset()), cells, plays=plays, flaky=flaky)
 
 
 async def play(column: Column, names: list[str]) -> list[Row]:
@@ -68,9 +87,8 @@ async def play(column: Column, names: list[str]) -> list[Row]:
             if not names or any(name in fault.name for name in names):
                 rows.append(await play_row(matrix, column, fault))
                 print("\n".join(lines(rows[-1])), flush=True)
-        if not names or "barge-in" in names:
-            plays = [await matrix.barge_in(column, one) for one in BARGE_INS]
-            rows.append(Row(column, Fault("barge-in", frozenset()), plays))
+        if not names or BARGE_IN in names:
+            rows.append(await play_barge_ins(matrix, column))
             print("\n".join(lines(rows[-1])), flush=True)
     return rows
 
