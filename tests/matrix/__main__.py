@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from .columns import COLUMNS
+from .faults import FAULTS
 from .playing import play_all
 from .report import Row, page
 from .vendors import ROOT
@@ -17,14 +18,20 @@ JOBS = 3
 
 
 def kept(file: Path, played: list[Row]) -> list[Row]:
-    """``played`` in the place of the same columns in ``file``, and the other columns of it."""
-    by = {str(row.column) for row in played}
+    """``played`` in the place of the same rows in ``file``, and the other rows of it."""
+    by = {(str(row.column), row.fault.name) for row in played}
     before = pickle.loads(file.read_bytes()) if file.exists() else []
-    rows = [row for row in before if str(row.column) not in by] + played
-    order = [str(column) for column in COLUMNS]
-    rows.sort(key=lambda row: order.index(str(row.column)))
+    rows = [row for row in before if (str(row.column), row.fault.name) not in by] + played
+    rows.sort(key=_place)
     file.write_bytes(pickle.dumps(rows))
     return rows
+
+
+def _place(row: Row) -> tuple[int, int]:
+    faults = [fault.name for fault in FAULTS[row.column.modality]]
+    name = row.fault.name
+    place = faults.index(name) if name in faults else len(faults)  # who cuts in comes last
+    return [str(column) for column in COLUMNS].index(str(row.column)), place
 
 
 def main() -> int:
@@ -33,7 +40,7 @@ def main() -> int:
     parser.add_argument("--column", default="", help="columns, by a part of their name")
     parser.add_argument("--jobs", type=int, default=JOBS, help="columns played at a time")
     parser.add_argument("--write", action="store_true", help="write docs/fault-matrix.md")
-    parser.add_argument("--keep", type=Path, help="add what was played to this file")
+    parser.add_argument("--keep", type=Path, help="add the rows that were played to this file")
     given = parser.parse_args()
     columns = [column for column in COLUMNS if given.column in str(column)]
     played = play_all(columns, given.faults, given.jobs)

@@ -17,6 +17,7 @@ SILENCE_PEAK = 200
 _PROBES = 8
 
 _PCM = np.dtype(np.int16)
+_DISTANCE = np.dtype(np.uint16)
 
 
 def peak(frame: rtc.AudioFrame) -> int:
@@ -24,10 +25,9 @@ def peak(frame: rtc.AudioFrame) -> int:
     samples = frame.data
     if not samples:
         return 0
-    array = np.frombuffer(samples, _PCM)
-    high: int = samples[array.argmax()]
-    low: int = -samples[array.argmin()]
-    return high if high > low else low
+    # unsigned, because the largest distance, 32768, is no signed sample
+    distances = np.abs(np.frombuffer(samples, _PCM)).view(_DISTANCE)
+    return int(distances[distances.argmax()])
 
 
 def is_silent(frame: rtc.AudioFrame) -> bool:

@@ -88,7 +88,7 @@ class PluginRecogniser:
         self._stream.start_time_offset = begins
         self._failed = failed
         self._replay_speed = replay_speed
-        self._pushed_ns = 0
+        self._pushed = self._rate = 0
         self._told = Usage()
         self._waiting: deque[Piece] = deque()
         self._replaying: asyncio.Task[None] | None = None
@@ -104,12 +104,16 @@ class PluginRecogniser:
         return replace_fields(told, audio_in_ns=max(self._heard_ns, told.audio_in_ns))
 
     @property
+    def _pushed_ns(self) -> int:
+        return audio_ns(self._pushed, self._rate)
+
+    @property
     def _heard_ns(self) -> int:
         return max(0, self._pushed_ns - unread_ns(self._stream))
 
     @property
     def listens(self) -> bool:
-        return not self._pushed_ns or self._heard_ns > 0
+        return not self._pushed or self._heard_ns > 0
 
     @property
     def behind(self) -> float:
@@ -157,7 +161,8 @@ class PluginRecogniser:
                 self._stream.flush()
             else:
                 self._stream.push_frame(piece)
-                self._pushed_ns += audio_ns(piece.samples_per_channel, piece.sample_rate)
+                self._pushed += piece.samples_per_channel
+                self._rate = self._rate or piece.sample_rate
         except RuntimeError:
             pass  # the stream is over: its iterator says how
         except Exception as error:  # noqa: BLE001 - the edge, as above; the agent must not die of it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 from msgspec.structs import astuple
@@ -61,6 +62,7 @@ def tokens_of_parts(parts: Iterable[str]) -> int:
     return sum(TOKENS_PER_PART + estimated_tokens(part) for part in parts)
 
 
+@lru_cache(256)  # frames come in a few lengths
 def audio_ns(samples: int, rate: int) -> int:
     """The duration of ``samples`` per channel at ``rate`` Hz, rounded to the nanosecond."""
     return (samples * 1_000_000_000 + rate // 2) // rate if rate else 0
