@@ -347,7 +347,8 @@ def test_a_file_damaged_while_processes_use_it_costs_none_of_them_its_knowledge(
         wait_until(lambda: "before-b" in known(a) and "before-a" in known(b))
         path = tmp_path / SHARED_NAME
         for journal in tmp_path.glob(f"{SHARED_NAME}-*"):
-            journal.write_bytes(b"not these either" * 4096)
+            with journal.open("r+b") as file:  # in place: who maps a file dies when it is cut off
+                file.write(b"not these either" * 4096)
         damage(path)
         known(a, "put")
         known(b, "put")

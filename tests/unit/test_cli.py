@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 import wave
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -177,8 +178,12 @@ def test_what_a_library_logs_has_its_traceback_with_debug_alone(debug: bool) -> 
 
 @pytest.mark.parametrize("stage", ["Python starts", "the call starts"])
 def test_an_interrupted_start_is_clean(tmp_path: Path, stage: str) -> None:
+    # whoever runs these tests in the background has Ctrl-C ignored, which is inherited
     demo = subprocess.Popen(
-        [COMMAND, "demo", "--out", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [COMMAND, "demo", "--out", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert demo.stdout
     seen = b""
