@@ -27,7 +27,7 @@ from trunkline.runtime.stt import STT
 RATE = 16000
 FRAMES = 500
 """Ten seconds of frames between two chances for the plugin to take them."""
-ROUNDS = 40
+ROUNDS = 150
 BUDGET_US = 10.0
 
 
@@ -83,7 +83,10 @@ async def measure() -> dict[str, tuple[float, ...]]:
     async def closing() -> None: ...
 
     engine = Engine(Gate(_Nowhere(), lambda _: None, lambda _: None), HealthBook(), lambda _: None)
-    plan = Plan((Candidate(ModelRef("deaf", "any"), "deaf", live=Deaf()),), Deadlines(idle=3600.0))
+    plan = Plan(
+        (Candidate(ModelRef("deaf", "any"), "deaf", live=Deaf()),),
+        Deadlines(first_content=3600.0, idle=3600.0),
+    )
     found: dict[str, tuple[float, ...]] = {}
     for kind, peak in (("silence", 100), ("speech", 8000)):
         audio = frames(peak)
