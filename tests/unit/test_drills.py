@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, MutableMapping
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +84,13 @@ def test_no_secret_of_the_environment_is_read(file: Path) -> None:
     assert not secrets & env.asked
     assert settings.connections["gpu"].base_url == "http://10.9.9.9/v1"
     assert settings.connections["deepgram"].credentials["api_key"].reveal() == "throw-away"
+
+
+def test_an_account_is_no_secret(file: Path) -> None:
+    account = "  deepgram:\n    tier: ${PLAN:-growth}\n    region: ${WHERE}\n"
+    file.write_text(re.sub(r"^  deepgram: .*\n", account, FILE, count=1, flags=re.MULTILINE))
+    connection = load(file, without_secrets(file, {"WHERE": "eu"})).connections["deepgram"]
+    assert (connection.tier, connection.region) == ("growth", "eu")
 
 
 def test_what_is_no_secret_is_still_missed(file: Path) -> None:

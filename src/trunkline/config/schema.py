@@ -105,7 +105,7 @@ _ROUTE = Section(
 _OPTIONS = Section(
     {m.value: Key(Plain(), f"options of every {m} candidate here", "none") for m in Modality}
 )
-_PROVIDER = Section(
+PROVIDER = Section(
     {
         "kind": Key(Text(), "the provider whose protocol is spoken", "the entry's name"),
         "base_url": Key(Text("URL"), "another address than the provider's own", "the provider's"),
@@ -153,9 +153,7 @@ ROOT: Final = Section(
             "where the journal and the ledger are; relative to this file",
             "the user's state directory",
         ),
-        "providers": Key(
-            Named("<name>", _PROVIDER), "connections", "those whose variables are set"
-        ),
+        "providers": Key(Named("<name>", PROVIDER), "connections", "those whose variables are set"),
         "routes": Key(Named("<name>", _ROUTE), "named lists of candidates", "none"),
         "stacks": Key(
             Named("<name>", _STACK), "a route or model for each modality", "`default`, `local`"

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 from ..catalog import PROVIDERS
+from .schema import PROVIDER
 from .yaml_nodes import Items, Node, Problems, Scalar, Table, read_tree
 
 THROWAWAY = "throw-away"
 _SIGNING = "whsec_" + base64.b64encode(bytes(32)).decode()
 
 _NAMED = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
-_PLAIN = frozenset({"kind", "base_url", "options"})
-"""What a provider's entry holds beside credentials."""
 
 
 def without_secrets(path: Path, env: MutableMapping[str, str]) -> Mapping[str, str]:
@@ -42,7 +41,7 @@ def _secrets(root: Node | None) -> Iterator[Scalar]:
     providers = top.get("providers")
     for entry in providers.entries.values() if isinstance(providers, Table) else ():
         for name, node in entry.entries.items() if isinstance(entry, Table) else ():
-            if name not in _PLAIN:
+            if name not in PROVIDER.keys:  # then it is a credential
                 yield from _texts(node)
     gateway = top.get("gateway")
     for name, node in gateway.entries.items() if isinstance(gateway, Table) else ():
