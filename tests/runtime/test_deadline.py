@@ -1,4 +1,4 @@
-"""When the one timer of an attempt fires."""
+"""When a deadline interrupts an attempt, alone and beside others on the same loop."""
 
 from __future__ import annotations
 
@@ -50,3 +50,32 @@ def test_a_stall_after_the_first_content_does_not_wait_for_the_deadline_of_that(
         return loop.time(), watch.reason.phase
 
     assert run(play()) == (0.75, "idle")
+
+
+def test_attempts_side_by_side_are_each_interrupted_at_their_own_time() -> None:
+    """One of them has ended by then, and one is begun while the timer waits for a later one."""
+
+    async def play() -> list[tuple[float, str]]:
+        loop, missed = asyncio.get_running_loop(), []
+
+        async def attempt(begins: float, seconds: float, ends: float = 300) -> None:
+            await asyncio.sleep(begins)
+            task, since = asyncio.current_task(), loop.time()
+            assert task is not None
+            deadlines = Deadlines(first_content=seconds, idle=seconds, total=120)
+            watch = Watch(task, deadlines, lambda: since)
+            watch.poke()
+            try:
+                await asyncio.sleep(ends)
+            except asyncio.CancelledError:
+                task.uncancel()
+                assert isinstance(watch.reason, DeadlineExceeded)
+                missed.append((loop.time(), watch.reason.phase))
+            watch.stop()
+
+        await asyncio.gather(
+            attempt(0, 2), attempt(0, 0.5), attempt(0, 1, ends=0.25), attempt(1, 0.5), attempt(0, 2)
+        )
+        return missed
+
+    assert run(play()) == [(when, "first_content") for when in (0.5, 1.5, 2, 2)]
