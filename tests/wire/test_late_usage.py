@@ -6,12 +6,12 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from livekit.agents import llm
-from llm_server import CUT, DONE, STALL, Answer, ChatServer, delta, usage
+from livekit.agents import APIError, llm
+from llm_server import CUT, DONE, STALL, Answer, ChatServer, delta, event, usage
 
 import trunkline
 from trunkline import inference
@@ -23,24 +23,29 @@ WHOLE = delta("stop", content="Good morning.")
 TOLD = Usage(tokens_in=11, tokens_out=7)
 
 
-async def left(place: Path, *steps: bytes | float | str) -> tuple[Recorded, list[Settlement], int]:
+async def left(
+    place: Path, *steps: bytes | float | str, name: str = "openai/gpt-4.1", leaves: bool = True
+) -> tuple[Recorded, list[Settlement], int]:
     """A chat that is left after its first words: its row, what came late, its budget's spend."""
     late: list[Settlement] = []
     async with ChatServer(Answer(steps)) as server:
         budget = {"window": "total", "amount": {"tokens": 10_000}}
         said = {
             "version": 1,
-            "providers": {"openai": {"api_key": "key", "base_url": server.base_url}},
+            "providers": {name.partition("/")[0]: {"api_key": "key", "base_url": server.base_url}},
             "budgets": {"all": budget},
         }
         (place / "trunkline.yaml").write_text(json.dumps(said))
         trunkline.configure(place / "trunkline.yaml", place / "state")
         trunkline.on("late", late.append)
-        model = inference.LLM("openai/gpt-4.1")
+        model = inference.LLM(name)
         context = llm.ChatContext.empty()
         context.add_message(role="user", content="hello " * 30)
         async with model.chat(chat_ctx=context) as stream:
-            await anext(stream)
+            with suppress(APIError):
+                await anext(stream)
+            while not leaves and await anext(stream, None) is not None:
+                pass
         await model.aclose()
         house = trunkline.compose.current()
         await trunkline.aclose()
@@ -91,3 +96,42 @@ async def test_otherwise_the_estimate_stands(
     assert not late
     usage = row.entries[0].usage
     assert spent == usage.tokens_in + usage.tokens_out > TOLD.tokens_in
+
+
+def so_far(out: int, total: int, finish: str | None = None, **fields: str) -> bytes:
+    """A chunk of Gemini's, which tells what has been used by then; thoughts are in the total."""
+    used = {"prompt_tokens": 9, "completion_tokens": out, "total_tokens": total}
+    choice = {"index": 0, "delta": {"role": "assistant", **fields}, "finish_reason": finish}
+    return event(choices=[choice], usage=used)
+
+
+async def test_thoughts_are_charged_as_what_is_said(tmp_path: Path) -> None:
+    steps = [so_far(1, 103, content="1"), so_far(3, 105, content=", 2"), so_far(3, 112, "stop")]
+    row, late, spent = await left(
+        tmp_path, *steps, DONE, name="google/gemini-2.5-flash", leaves=False
+    )
+    assert [(entry.usage, entry.quality) for entry in row.entries] == [
+        (Usage(tokens_in=9, tokens_out=103, tokens_reasoning=100), Quality.EXACT)
+    ]
+    # 0.3 USD a million tokens in, 2.5 out
+    assert row.nanos == 300 * 9 + 2_500 * 103
+    assert (spent, late) == (9 + 103, [])
+
+
+async def test_what_was_used_by_the_time_a_caller_left_is_an_estimate(tmp_path: Path) -> None:
+    async with asyncio.timeout(30):
+        row, late, spent = await left(
+            tmp_path, so_far(1, 103, content="1"), STALL, name="google/gemini-2.5-flash"
+        )
+    assert [(entry.usage, entry.quality) for entry in row.entries] == [
+        (Usage(tokens_in=9, tokens_out=94, tokens_reasoning=93), Quality.ESTIMATED)
+    ]
+    assert (spent, late) == (9 + 94, [])
+
+
+async def test_who_has_only_thought_has_said_nothing(tmp_path: Path) -> None:
+    row, _, spent = await left(
+        tmp_path, so_far(0, 109, "length"), DONE, name="google/gemini-2.5-flash"
+    )
+    assert (row.attempt.outcome, row.entries[0].usage.tokens_out) == ("empty_output", 100)
+    assert spent == 9 + 100

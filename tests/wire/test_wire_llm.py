@@ -132,6 +132,34 @@ async def test_text_usage_and_finish_arrive_and_only_text_is_content():
     assert stream.usage == used
 
 
+@pytest.mark.parametrize(
+    ("told", "out", "reasoning"),
+    [
+        ((9, 1, 10, None), 1, 0),
+        ((9, 7, 16, 3), 7, 3),  # OpenAI: thoughts are part of the answer
+        ((9, 1, 103, None), 94, 93),  # Google: only in the total
+        ((9, None, 103, None), 94, 94),
+        ((32, 9, 135, 94), 103, 94),  # xAI: in the total and beside the answer
+        ((32, 9, None, 94), 103, 94),
+        ((9, 7, 12, None), 7, 0),  # a total that is none
+        ((None, 7, 200, None), 7, 0),
+    ],
+)
+async def test_thoughts_are_tokens_out_wherever_they_are_told(
+    told: tuple[int | None, ...], out: int, reasoning: int
+) -> None:
+    prompt, completion, total, thoughts = told
+    more = {"total_tokens": total, "completion_tokens_details": {"reasoning_tokens": thoughts}}
+    _, stream = await answered(
+        [
+            delta("stop", content="Yes"),
+            usage(prompt_tokens=prompt, completion_tokens=completion, **more),
+            DONE,
+        ]
+    )
+    assert stream.usage == Usage(tokens_in=prompt or 0, tokens_out=out, tokens_reasoning=reasoning)
+
+
 async def test_the_header_names_the_request_before_the_completion_does():
     _, stream = await answered(Answer(say("a"), headers={"X-Request-Id": "req_9"}))
     assert stream.request_id == "req_9"

@@ -24,9 +24,9 @@ class ToolCall(msgspec.Struct, frozen=True):
 class ChatDelta(msgspec.Struct):
     """The next piece of an answer. ``id`` is the provider's id of the completion.
 
-    ``usage`` arrives once, at the end; ``finish_reason`` is ``stop``, ``length``, ``tool_calls``,
-    ``content_filter`` or a vendor's own word. ``raw`` is the provider's own chunk in JSON, where it
-    was asked for.
+    ``usage`` arrives at the end, from some providers with every piece, as it stands by then.
+    ``finish_reason`` is ``stop``, ``length``, ``tool_calls``, ``content_filter`` or a vendor's own
+    word. ``raw`` is the provider's own chunk in JSON, where it was asked for.
     """
 
     id: str = ""

@@ -13,6 +13,7 @@ from ..errors import ConnectFailed, StreamCut, UnsupportedOption
 from .chat import ChatDelta, ToolCall
 from .learnt import Learnt
 from .livekit_errors import from_livekit, may_be_sent
+from .meter import with_thoughts
 
 
 class _Habits:
@@ -170,10 +171,13 @@ def _to_livekit_usage(usage: Usage, service_tier: str) -> llm.CompletionUsage:
 
 
 def _from_livekit_usage(usage: llm.CompletionUsage) -> Usage:
+    out, reasoning = with_thoughts(
+        usage.prompt_tokens, usage.completion_tokens, usage.reasoning_tokens, usage.total_tokens
+    )
     return Usage(
         tokens_in=usage.prompt_tokens,
-        tokens_out=usage.completion_tokens,
+        tokens_out=out,
         tokens_cached=usage.prompt_cached_tokens,
         tokens_cache_written=usage.cache_creation_tokens,
-        tokens_reasoning=usage.reasoning_tokens,
+        tokens_reasoning=reasoning,
     )

@@ -33,6 +33,21 @@ NOTHING = Metered(Usage(), Quality.EXACT)
 """An attempt that never reached the provider, or that it refused, uses nothing."""
 
 
+def with_thoughts(prompt: int | None, answer: int, thoughts: int, total: int) -> tuple[int, int]:
+    """The tokens out, and how many of them are reasoning, of what a provider told of a chat.
+
+    OpenAI counts thoughts as part of the answer. Google leaves them out of ``answer`` and has them
+    in ``total`` alone, xAI has them beside it as well; both bill them all the same. Sources:
+    https://discuss.ai.google.dev/t/127400 (the end of an answer of Gemini),
+    https://github.com/UKGovernmentBEIS/inspect_ai/issues/5528 (Grok).
+    """
+    if prompt is not None and total > prompt + answer:
+        out = total - prompt
+    else:
+        out = answer + thoughts if thoughts > answer else answer
+    return out, max(thoughts, out - answer)
+
+
 def told_late(settled: Metered, usage: Usage) -> Usage:
     """What ``usage``, the provider's own count, adds to what was ``settled`` before it came.
 

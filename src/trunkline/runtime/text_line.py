@@ -10,6 +10,8 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
+from msgspec.structs import replace
+
 from ..core.models import AfterOutput, Candidate, Modality, Plan, Quality, Terms, Usage
 from ..errors import EmptyOutput
 from .chat import ChatDelta, ToolCall
@@ -35,6 +37,7 @@ class TextLine(Line[ChatDelta]):
         self._attempt = 0, 0
         self._prompt: int | None = None
         self._usage: Usage | None = None
+        self._is_whole = self._is_counted = False
         self._tier = ""
 
     @property
@@ -45,6 +48,7 @@ class TextLine(Line[ChatDelta]):
     def open(self, candidate: Candidate) -> ProviderStream[ChatDelta]:
         self._opened = asyncio.get_running_loop().time()
         self._usage, self._tier = None, ""
+        self._is_whole = self._is_counted = False
         self._prompt = None
         self._attempt = len(self._texts), len(self._calls)
         go_on = self._plan.after_output is AfterOutput.CONTINUE
@@ -86,8 +90,10 @@ class TextLine(Line[ChatDelta]):
 
     def deliver(self, out: ChatDelta) -> bool:
         # once a token: what is only asked at the end is counted at the end
+        if out.finish_reason:
+            self._is_whole = True
         if out.usage is not None:
-            self._usage = out.usage
+            self._usage, self._is_counted = out.usage, self._is_whole
         if out.service_tier:
             self._tier = out.service_tier
         self.send(out)
@@ -103,7 +109,9 @@ class TextLine(Line[ChatDelta]):
         return self._opened
 
     def finish(self) -> None:
-        made = self._usage.tokens_out if self._usage is not None else 0
+        self._is_counted = True
+        used = self._usage or Usage()
+        made = used.tokens_out - used.tokens_reasoning  # who has only thought has said nothing
         if self._attempt == (len(self._texts), len(self._calls)) and not made:
             raise EmptyOutput("the model ended its answer without saying anything")
 
@@ -134,9 +142,13 @@ class TextLine(Line[ChatDelta]):
         return Usage(tokens_in=2 * self._tokens_in, tokens_out=most)
 
     def metered(self) -> Metered:
-        if self._usage is not None:
-            return Metered(self._usage, Quality.EXACT)
+        used = self._usage
+        if used is not None and self._is_counted:
+            return Metered(used, Quality.EXACT)
         made = self._made
+        if used is not None:  # what it had come to by then
+            most = max(made, used.tokens_out)
+            return Metered(replace(used, tokens_out=most), Quality.ESTIMATED)
         usage = Usage(tokens_in=self._tokens_in, tokens_out=made)
         # before its first word a model may have thought for as long as it liked
         return Metered(usage, Quality.ESTIMATED if made else Quality.UNDERESTIMATE)

@@ -16,6 +16,7 @@ from ..core.models import Usage
 from ..core.quirks import ChatQuirks
 from ..errors import ProtocolViolation, ProviderFault
 from .chat import ChatDelta, ToolCall
+from .meter import with_thoughts
 from .wire_errors import ErrorBody, from_event
 
 
@@ -58,18 +59,25 @@ class _CompletionDetails(msgspec.Struct):
 class _Usage(msgspec.Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    total_tokens: int | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
     def native(self) -> Usage:
         prompt = self.prompt_tokens_details or _PromptDetails()
         completion = self.completion_tokens_details or _CompletionDetails()
+        out, reasoning = with_thoughts(
+            self.prompt_tokens,
+            self.completion_tokens or 0,
+            completion.reasoning_tokens or 0,
+            self.total_tokens or 0,
+        )
         return Usage(
             tokens_in=self.prompt_tokens or 0,
-            tokens_out=self.completion_tokens or 0,
+            tokens_out=out,
             tokens_cached=prompt.cached_tokens or 0,
             tokens_cache_written=prompt.cache_write_tokens or 0,
-            tokens_reasoning=completion.reasoning_tokens or 0,
+            tokens_reasoning=reasoning,
             tokens_audio_in=prompt.audio_tokens or 0,
             tokens_audio_out=completion.audio_tokens or 0,
         )
@@ -90,6 +98,8 @@ class ChunkReader:
     """The state of one answer: give it each payload in turn, and ``end`` after the last.
 
     ``id`` is the provider's id of the completion, ``text_chars`` the visible characters so far.
+    ``usage`` is the last that was told, ``is_counted`` that it is of the whole answer: some
+    providers tell with every chunk what has been used by then.
     With ``verbatim`` every payload gives a delta, which holds it as a stream's chunk.
     """
 
@@ -98,6 +108,7 @@ class ChunkReader:
     ) -> None:
         self.id = ""
         self.usage: Usage | None = None
+        self.is_counted = False
         self.text_chars = 0
         self.finish_reason = ""
         self._secrets = secrets
@@ -126,6 +137,8 @@ class ChunkReader:
         for choice in choices:
             if choice.index == 0:
                 self._choose(choice, delta)
+        if chunk.usage is not None:
+            self.is_counted = bool(self.finish_reason)
         if self._verbatim:
             is_whole = choices and choices[0].message is not None
             delta.raw = _as_chunk(payload) if is_whole else payload
@@ -138,6 +151,7 @@ class ChunkReader:
     def end(self) -> ChatDelta | None:
         """Return what a clean end releases: held-back text, a call that no reason completed."""
         delta = ChatDelta(id=self.id)
+        self.is_counted = self.usage is not None
         if not self.finish_reason:
             delta.tool_calls = self._tools.finish()
             self._show("", delta, final=True)

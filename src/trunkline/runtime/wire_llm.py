@@ -279,10 +279,10 @@ class WireStream:
     async def _last(self, response: aiohttp.ClientResponse | None) -> Usage | None:
         """The usage of an answer that nobody waits for, as far as it comes soon."""
         if response is None:
-            return self.usage
+            return self.usage if self._reader.is_counted else None
         try:
             async with asyncio.timeout(_LINGER):
-                while self.usage is None and (data := await _more(response)):
+                while not self._reader.is_counted and (data := await _more(response)):
                     for payload in self._body.feed(data):
                         if payload != _DONE:
                             self._reader.read(payload)
@@ -290,7 +290,7 @@ class WireStream:
             pass  # TimeoutError is an OSError; the attempt is settled by an estimate
         finally:
             response.close()
-        return self.usage
+        return self.usage if self._reader.is_counted else None
 
     async def _receive(self) -> None:
         """Wait for more of the answer; a failure is kept until what came before it is taken."""
