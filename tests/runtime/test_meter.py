@@ -251,6 +251,16 @@ async def test_a_voice_is_charged_by_the_plan_of_its_account(tmp_path: Path) -> 
     assert sum(one.entry.charge.nanos for one in trade.settled if one.entry.charge) == due
 
 
+async def test_what_a_vendor_asks_more_for_is_not_charged_as_if_it_did_not(tmp_path: Path) -> None:
+    options = {"stt": {"keyterm": ["Trunkline"], "diarize": True}}
+    async with trading(
+        tmp_path, "deepgram/nova-3", "stt", 1, faults=False, options=options
+    ) as trade:
+        await calls(trade, hear(barge=False), 1)
+    told = {(one.attempt.tier, one.entry.charge) for one in trade.settled}
+    assert told == {("+diarization+keyterms", None)}
+
+
 async def test_a_recording_whose_tokens_nobody_told_is_charged_by_the_minute(
     tmp_path: Path,
 ) -> None:

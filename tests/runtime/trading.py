@@ -96,7 +96,7 @@ async def trading(
     faults: bool,
     behind: str = "",
     hedge_after: float | None = None,
-    **account: str,
+    **account: Any,
 ) -> AsyncIterator[Trade]:
     """One vendor behind its route "main" until the block ends; then all is settled and closed.
 

@@ -134,6 +134,8 @@ def test_terms_are_not_mixed(tmp_path: Path) -> None:
         Terms(language="HI"): "5",
         Terms(region="us"): "no price for llm vendor/model in region us",
         Terms(tier="flex", region="us"): "no price for llm vendor/model at tier flex in region us",
+        Terms(tier="+keyterms+prompt"): "no price for llm vendor/model with keyterms and prompt",
+        Terms(tier="x+prompt"): "no price for llm vendor/model at tier x with prompt",
     }
     assert {terms: dollars(prices.quote(attempt(terms=terms))) for terms in asked} == asked
 
@@ -387,6 +389,10 @@ TERMS = [
     ("llm", "openai/gpt-5.4", Terms(region="elsewhere"), SAID, None),
     # 200 characters at 0.0000392
     ("tts", "cartesia/sonic-3", Terms(tier="startup"), SPOKEN, "0.00784"),
+    # a minute and a half open at 0.15 an hour, at 0.15 + 0.04
+    ("stt", "assemblyai/universal-streaming-english", Terms(), HEARD, "0.00375"),
+    ("stt", "assemblyai/universal-streaming-english", Terms(tier="+keyterms"), HEARD, "0.00475"),
+    ("stt", "assemblyai/universal-streaming-english", Terms(tier="+diarization"), HEARD, None),
     # 50 x 0.6 + 1000 x 12
     ("tts", "openai/gpt-4o-mini-tts", Terms(), SPOKEN, "0.01203"),
 ]
@@ -401,7 +407,14 @@ def test_an_attempt_is_charged_on_its_terms(
     modality: str, name: str, terms: Terms, usage: Usage, expected: str | None
 ) -> None:
     provider, _, model = name.partition("/")
-    one = attempt(model, provider=provider, modality=Modality(modality), usage=usage, terms=terms)
+    one = attempt(
+        model,
+        provider=provider,
+        modality=Modality(modality),
+        usage=usage,
+        terms=terms,
+        seconds=usage.audio_in_ns // 1_000_000_000,
+    )
     quoted = shipped().quote(one)
     assert isinstance(quoted, Charge if expected else Unpriced)
     assert expected is None or dollars(quoted) == expected

@@ -32,7 +32,8 @@ class Wire:
 
     ``models`` maps the names used in references to the provider's own. ``service_tiers`` maps
     LiveKit's inference classes (low, standard, priority) to values of ``service_tier``; a class
-    that is not in it cannot be asked for. ``extra_params`` are body fields that only this provider
+    that is not in it cannot be asked for. ``surcharges`` are as a plugin's, of the request's
+    fields. ``extra_params`` are body fields that only this provider
     has.
     """
 
@@ -42,6 +43,7 @@ class Wire:
     quirks: ChatQuirks = LENIENT
     service_tiers: Mapping[str, str] = field(default_factory=dict)
     extra_params: frozenset[str] = frozenset()
+    surcharges: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,9 @@ class Plugin:
     fast as it goes. One that finds the ends of turns waits up to ``turn_ms`` for the speaker to go
     on; ``turn_option`` is the argument that changes this. ``flush_is_final`` says that a flush
     makes everything heard final, as the end of the input does.
+
+    ``surcharges`` are arguments that the vendor asks more for than the model's rate, with what it
+    sells by them; those of a chat may be fields of the request, ``a.b`` one within another.
     """
 
     target: str
@@ -87,6 +92,7 @@ class Plugin:
     turn_ms: int = 0
     turn_option: str = ""
     flush_is_final: bool = False
+    surcharges: Mapping[str, str] = field(default_factory=dict)
     variants: Mapping[str, Plugin] = field(default_factory=dict)
 
     def turn_seconds(self, options: Mapping[str, Any]) -> float:

@@ -262,7 +262,9 @@ def _same_terms(one: Price, other: Price) -> bool:
 
 def _on(terms: Terms) -> str:
     """The terms that are not the usual ones, as the end of a sentence."""
-    tier = f" at tier {terms.tier}" if terms.tier and terms.tier not in USUAL_TIERS else ""
+    tier, *extras = ("" if terms.tier in USUAL_TIERS else terms.tier).split("+")
+    tier = f" at tier {tier}" if tier else ""
+    tier += f" with {' and '.join(extras)}" if extras else ""
     return f"{tier} in region {terms.region}" if terms.region else tier
 
 

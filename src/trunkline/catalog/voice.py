@@ -53,6 +53,7 @@ VOICE: Final[tuple[Provider, ...]] = (
             default_model="gpt-4.1",
             quirks=ChatQuirks(max_tokens_field="max_completion_tokens", rules=OPENAI_RULES),
             service_tiers={"low": "flex", "standard": "default", "priority": "priority"},
+            surcharges={"web_search_options": "web search"},
         ),
         tts=Plugin(
             target="livekit.plugins.openai:TTS",
@@ -74,6 +75,11 @@ VOICE: Final[tuple[Provider, ...]] = (
             aliases={"max_completion_tokens": "max_tokens"},
             home="https://api.anthropic.com",
             overrides={"_client.webhook_key": None, "_client._custom_headers": {}},
+            surcharges={
+                "inference_geo": "region",
+                "speed": "speed",
+                "cache_control.ttl": "long cache",
+            },
         ),
     ),
     Provider(
@@ -132,6 +138,12 @@ VOICE: Final[tuple[Provider, ...]] = (
             base_url="{base}/v1/listen",
             aliases={"endpointing": "endpointing_ms", "diarize": "enable_diarization"},
             flush_is_final=True,
+            surcharges={
+                "enable_diarization": "diarization",
+                "keyterm": "keyterms",
+                "keyterms": "keyterms",
+                "redact": "redaction",
+            },
             variants={
                 "flux-": Plugin(
                     target="livekit.plugins.deepgram:STTv2",
@@ -193,6 +205,7 @@ VOICE: Final[tuple[Provider, ...]] = (
             suffix="language_code",
             turn_ms=1500,
             flush_is_final=True,
+            surcharges={"keyterms": "keyterms"},
         ),
         tts=Plugin(
             target="livekit.plugins.elevenlabs:TTS",
@@ -214,6 +227,12 @@ VOICE: Final[tuple[Provider, ...]] = (
             replay_speed=1.25,
             turn_ms=2400,
             turn_option="max_turn_silence",
+            surcharges={
+                "domain": "domain",
+                "keyterms_prompt": "keyterms",
+                "prompt": "prompt",
+                "speaker_labels": "diarization",
+            },
             variants={
                 "universal-streaming": Plugin(
                     target="livekit.plugins.assemblyai:STT",

@@ -184,7 +184,8 @@ class _File:
         for field, read in zip(("tier", "region"), given, strict=True):
             value = read.value if read is not None else ""
             if read is not None:
-                known = {getattr(one, field) for one in shipped().prices(row.name)} - {""}
+                asked = {getattr(one, field) for one in shipped().prices(row.name)} - {""}
+                known = {one for one in asked if not one.startswith("+")}  # these, options ask for
                 near = did_you_mean(value, known) if value not in known else ""
                 if near:
                     self._problems.at(read.node, f'{row.name} has no prices for "{value}"{near}')

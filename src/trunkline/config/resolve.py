@@ -90,6 +90,7 @@ def candidate(
         options,
         tier=connection.tier,
         region=connection.region,
+        surcharges=how.surcharges,
     )
 
 

@@ -138,7 +138,8 @@ class Candidate:
     the speaker to go on before it calls the words final; ``flush_is_final`` says that a flush makes
     them final at once. ``own`` marks an instance that the user built: what is inside it is
     known to nobody else. ``tier`` and ``region`` are what the connection says of its account, for
-    prices that differ by them.
+    prices that differ by them; ``surcharges`` are options that cost more than the model's rate,
+    and what is sold by them.
     """
 
     ref: ModelRef
@@ -151,6 +152,7 @@ class Candidate:
     own: bool = False
     tier: str = ""
     region: str = ""
+    surcharges: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     key: str = field(init=False, compare=False, repr=False)
     """What health is kept by: provider x model x connection."""
 
@@ -226,7 +228,8 @@ class Terms(NamedTuple):
     """What a price may depend on beside the model, as it was asked for or told by the provider.
 
     ``mode`` is ``streaming`` or ``batch``; ``language`` a recogniser's; ``tier`` the service tier
-    of a chat, or the account's plan; ``region`` where it is served. Empty is the provider's usual.
+    of a chat, or the account's plan, and after a ``+`` each thing that costs extra; ``region``
+    where it is served. Empty is the provider's usual.
     """
 
     mode: str = ""

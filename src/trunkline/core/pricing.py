@@ -30,6 +30,16 @@ LOCAL_RATE = Charge(nanos=0, rate="0", source="local")
 USUAL_TIERS: Final = frozenset(("auto", "default", "standard", "standard_only", "on_demand"))
 """What vendors call the service tier that rows without a tier are for."""
 
+
+def with_extras(tier: str, extras: Iterable[str]) -> str:
+    """A tier that names what costs extra: ``scale+diarization+keyterms``. The usual one is empty.
+
+    So what has such extras is charged by a row for them, or by none.
+    """
+    added = "".join(f"+{extra}" for extra in sorted(extras))
+    return f"{'' if tier in USUAL_TIERS else tier}{added}" if added else tier
+
+
 LATE: Final = "late"
 """The kind of an entry with what a provider told of an attempt after it had been settled."""
 

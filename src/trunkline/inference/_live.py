@@ -53,8 +53,14 @@ def live_candidate(instance: Any) -> Candidate:
     module = type(instance).__module__.split(".")
     known = [part for part in module if catalog.canonical(part) in catalog.PROVIDERS]
     provider = catalog.canonical(known[-1]) if known else type(instance).__qualname__.lower()
+    row = catalog.PROVIDERS.get(provider)
+    served = (row.stt, row.llm, row.tts) if row is not None else ()
     return Candidate(
-        ModelRef(provider, str(instance.model)), connection="live", live=instance, own=True
+        ModelRef(provider, str(instance.model)),
+        connection="live",
+        live=instance,
+        own=True,
+        surcharges={name: sold for how in served if how for name, sold in how.surcharges.items()},
     )
 
 

@@ -7,10 +7,11 @@ counts as content and how far the log is committed; the engine knows nothing els
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from ..core.models import Candidate, Modality, Plan, Terms, Usage
+from ..core.pricing import with_extras
 from ..errors import ProviderError, TrunklineError
 from .deadline import Watch
 from .gate_rules import Audience
@@ -18,6 +19,9 @@ from .meter import Metered
 
 Out = TypeVar("Out")
 Out_co = TypeVar("Out_co", covariant=True)
+
+_USUAL = (None, "none", "global", "standard", "5m")
+"""What options are set to that then cost nothing extra."""
 
 
 class ProviderStream(Protocol[Out_co]):
@@ -38,6 +42,33 @@ class ProviderStream(Protocol[Out_co]):
 
         What is waited for may bring the usage that the provider tells at its end.
         """
+
+
+def charged_on(candidate: Candidate, asked: Terms, options: Mapping[str, Any]) -> Terms:
+    """``asked``, and the account's own where the request has no others, with what costs extra."""
+    tier, region = asked.tier or candidate.tier, asked.region or candidate.region
+    if candidate.surcharges:
+        live = candidate.live
+        extras = {
+            sold
+            for option, sold in candidate.surcharges.items()
+            if option_of(live, option, options) not in _USUAL
+        }
+        tier = with_extras(tier, extras)
+    return asked._replace(tier=tier, region=region)
+
+
+def option_of(live: Any, name: str, options: Mapping[str, Any]) -> Any:
+    """What ``name`` is set to: of what was asked, else inside the plugin; None for nothing.
+
+    Plugins keep what they were built with, and what a session has told them since, in ``_opts``.
+    """
+    for value in (options.get("extra_body"), options):
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value:
+            return value
+    return getattr(getattr(live, "_opts", None), name, None) or None
 
 
 class Moved(TrunklineError):
@@ -92,11 +123,13 @@ class Line(ABC, Generic[Out]):
         """What the price of ``candidate`` depends on: as asked for, then as the provider told."""
         return Terms()
 
+    def asked(self, candidate: Candidate) -> Mapping[str, Any]:
+        """The options that ``candidate`` is asked with."""
+        return candidate.options
+
     def charged_on(self, candidate: Candidate) -> Terms:
-        """``terms``, and the account's own where the request has no others."""
-        asked = self.terms(candidate)
-        tier, region = asked.tier or candidate.tier, asked.region or candidate.region
-        return asked._replace(tier=tier, region=region)
+        """``terms``, with what the account and the options add to them."""
+        return charged_on(candidate, self.terms(candidate), self.asked(candidate))
 
     def rival(self) -> Self | None:
         """A line for a second attempt at the same request; None where there can be none.

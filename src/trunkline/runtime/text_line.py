@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from ..core.models import AfterOutput, Candidate, Modality, Plan, Quality, Terms, Usage
 from ..errors import EmptyOutput
 from .chat import ChatDelta, ToolCall
-from .line import Line, ProviderStream
+from .line import Line, ProviderStream, option_of
 from .meter import Metered, estimated_tokens, tokens_of_parts
 
 _MOST_TOKENS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
@@ -129,7 +129,8 @@ class TextLine(Line[ChatDelta]):
         return {**self.parameters(), **candidate.options}
 
     def terms(self, candidate: Candidate) -> Terms:
-        tier = self._tier or self.asked(candidate).get("service_tier")
+        asked = self.asked(candidate)
+        tier = self._tier or option_of(candidate.live, "service_tier", asked)
         return Terms(tier=tier if isinstance(tier, str) else "")
 
     def adopt(self, rival: Self) -> None:

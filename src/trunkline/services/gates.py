@@ -24,6 +24,7 @@ from ..core.scopes import EACH, Unit
 from ..core.windows import Kind
 from ..errors import UsageError
 from ..runtime.gate_rules import Audience, Rule, estimated, instant, strongest
+from ..runtime.line import charged_on
 
 _LONGEST_NS = 366 * 86400 * 1_000_000_000
 
@@ -158,7 +159,9 @@ def explain(
     attempt = Attempt(
         new_id(), identity, modality, ref.provider, ref.model, candidate.connection, now
     )
-    attempt.terms = Terms(tier=candidate.tier, region=candidate.region)
+    tier = candidate.options.get("service_tier", "")
+    language = ref.suffix if modality is Modality.STT else ""
+    attempt.terms = charged_on(candidate, Terms(language=language, tier=tier), candidate.options)
     charge = price(estimated(attempt, usage))
     for one in rules:
         rule = Rule.made(one)
