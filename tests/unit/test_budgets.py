@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.config import load
-from trunkline.core.budgets import MILLION, Action, Budget, Step, loops, slice_of
+from trunkline.core.budgets import MILLION, Action, Budget, Step, loop, slice_of
 from trunkline.core.limits import Rate
 from trunkline.core.models import Identity, Modality, Usage
 from trunkline.core.scopes import MOST, Dimension, Scope, Unit, used
@@ -92,8 +92,11 @@ def test_thresholds_and_the_cap() -> None:
 
 
 def test_downgrades_that_lead_back_are_found() -> None:
-    assert loops({"a": {"b"}, "b": {"c"}, "c": set()}) == set()
-    assert loops({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == {"a", "b", "c"}
+    assert loop({"a": {"b"}, "b": {"c"}, "c": set()}) == ()
+    assert loop({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ("a", "b", "c", "a")
+    assert loop({"a": {"a"}}) == ("a", "a")
+    assert loop({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": set()}) == ()
+    assert loop({}) == ()
 
 
 BASE = """\
@@ -210,7 +213,8 @@ limits:
         (
             "{window: day, amount: {usd: 1}, steps: [{do: downgrade, at: 0.5, route: cheap}, "
             "{do: downgrade, at: 0.6, route: cheaper}, {do: downgrade, route: cheap}]}",
-            'downgrades lead from route "cheap',
+            'downgrades lead back to the route "cheap": cheap to cheaper, cheaper to cheap, '
+            "by mine",
         ),
         (
             "{window: day, amount: {usd: 1}, scope: [modality: llm], "
@@ -230,6 +234,15 @@ limits:
         ),
         ("{window: day, amount: {usd: 1}, time_zone: ../../etc/passwd}", "must be a time zone"),
         ("{window: day, amount: {usd: 1}, time_zone: Europe}", "must be a time zone"),
+        ("{window: day, amount: {usd: 1}, time_zone: localtime}", "must be a time zone"),
+        ("{window: day, amount: {usd: 1}, time_zone: right/Europe/Berlin}", "must be a time zone"),
+        ("{window: day, amount: {usd: 1}, scope: []}", "must be a list with at least one entry"),
+        ("{window: day, amount: {usd: 1}, scope: [{}]}", "must be a pair such as agent: ann"),
+        ("{window: day, amount: {usd: 1}, scope: [org: '']}", "must not be empty"),
+        (
+            "{window: day, amount: {usd: 1}, scope: [caller: '1']}",
+            'unknown key "caller": it is one of org, project, agent, key, room, tag, modality',
+        ),
         ("{window: day, amount: {usd: 1}, time_zone: ''}", "must be a time zone"),
     ],
 )
@@ -237,6 +250,27 @@ def test_a_mistake_in_a_budget_is_told(tmp_path: Path, entry: str, told: str) ->
     found = problems(tmp_path, f"budgets:\n  mine: {entry}\n")
     assert [line for line in found if told not in line] == []
     assert all(line.startswith(("6: ", "7: ")) for line in found)
+
+
+def test_downgrades_that_lead_back_through_several_budgets_are_told(tmp_path: Path) -> None:
+    budget = (
+        (
+            "  {0}: {{{{window: day, amount: {{{{usd: 1}}}}, steps: ["
+            "{{{{do: downgrade, at: 0.5, route: {1}}}}}, {{{{do: downgrade, route: {2}}}}}]}}}}\n"
+        )
+        .replace("{{{{", "{{")
+        .replace("}}}}", "}}")
+    )
+    two = budget.format("one", "cheap", "cheaper") + budget.format("two", "cheaper", "cheap")
+    assert problems(tmp_path, f"budgets:\n{two}") == [
+        '6: budgets: downgrades lead back to the route "cheap": cheap to cheaper, '
+        "cheaper to cheap, by one and two: let each lead to a cheaper one",
+    ]
+    # what is said of a model is not said of a voice
+    path = tmp_path / "trunkline.yaml"
+    apart = budget.format("one", "cheap", "voice") + budget.format("two", "voice", "cheap")
+    path.write_text(f"{BASE}budgets:\n{apart}", "utf-8")
+    assert len(load(path, {}).budgets) == 2
 
 
 @pytest.mark.parametrize(

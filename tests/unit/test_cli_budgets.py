@@ -20,6 +20,7 @@ version: 1
 budgets:
   day: {window: day, amount: {tokens: 1000}}
   each: {scope: [agent: "*"], window: total, amount: {usd: 2.5}, shadow: true}
+  unused: {scope: [org: default], window: total, amount: {usd: 1}}
 limits:
   lines: {amount: {streams: 3}}
 """
@@ -79,8 +80,38 @@ def run(folder: Path, *args: str) -> Result:
         ),
         (
             ["budgets", "override", "day", "--amount", "800", "--until", "2999-01-01"],
-            ["error: an override ends in the future, within 366 days"],
+            ["error: an override ends in the future, within 366 days, and not at 2999-01-01 00:"],
         ),
+        (
+            ["budgets", "override", "day", "--amount", "8", "--until", "9999-12-31T23:59-12:00"],
+            ["error: an override ends in the future, within 366 days, and not at 9999-12-31"],
+        ),
+        (
+            ["budgets", "override", "day", "--amount", "nan", "--until", "{soon}"],
+            ["error: the amount must be a number above 0, and is nan"],
+        ),
+        (
+            ["budgets", "override", "day", "--amount", "9", "--until", "soon"],
+            ['error: "soon" is no time such as 2026-12-01T18:00Z'],
+        ),
+        (
+            ["budgets", "explain", "stt", "--seconds", "nan"],
+            ["error: --seconds is from 0 to a thousand million, and not nan"],
+        ),
+        (
+            ["budgets", "explain", "llm", "--tokens", "-1"],
+            ["error: --tokens is from 0 to a thousand million, and not -1"],
+        ),
+        (
+            ["budgets", "explain", "llm", "--model", "openai/nobody-knows", "--agent", "bob"],
+            ["each: passes, and has no known price, so that it counts nothing: 2.5 USD left"],
+        ),
+        # a language that has a price of its own
+        (
+            ["budgets", "explain", "stt", "--model=deepgram/nova-3:multi", "--seconds=60"],
+            ["unused: passes, taking up to 0.0058 USD of 1 USD left"],
+        ),
+        (["budgets", "history", "unused"], ["nothing has been used of the budget unused yet"]),
         (
             ["budgets", "override", "day", "--amount", "600", "--until", "{soon}"],
             ["error: 700 tokens of budget day are spent already, more than 600 tokens"],

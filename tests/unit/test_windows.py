@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.core.windows import NANOS, Kind, Window, window
+from trunkline.core.windows import NANOS, Kind, Period, Window, window
 
 ZONES = [
     "UTC",
@@ -122,6 +123,16 @@ def test_windows_are_read(text: str, kind: Kind, seconds: int) -> None:
 def test_what_is_no_window_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="a rolling length from 60s to 366d"):
         window(text)
+
+
+def test_a_machine_without_time_zones_has_utc() -> None:
+    zoneinfo.reset_tzpath(to=[])
+    ZoneInfo.clear_cache()
+    try:
+        assert Window(Kind.DAY).at(NANOS) == Period(0, 86400 * NANOS, 0)
+        assert Window(Kind.HOUR).at(NANOS).end_ns == 3600 * NANOS
+    finally:
+        zoneinfo.reset_tzpath()
 
 
 def test_total_and_call_never_end() -> None:

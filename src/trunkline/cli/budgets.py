@@ -61,7 +61,10 @@ def history(name: Name, config: Config = None, state: State = None) -> None:
 
     with opened(config, state) as (trunkline, store):
         budget = gates.budget_named(name, trunkline.settings.budgets)
-        for used in gates.history(budget, store):
+        periods = gates.history(budget, store)
+        if not periods:
+            typer.echo(f"nothing has been used of the budget {name} yet")
+        for used in periods:
             since = instant(used.slot_ns) if used.slot_ns else "all time"
             part = used.pool.partition(";")[2]
             unpriced = f", {used.unpriced} of them unpriced" if used.unpriced else ""
@@ -124,8 +127,10 @@ def budgets_explain(
 
     if modality not in set(Modality):
         raise UsageError(f'"{modality}" is no modality: stt, llm or tts')
-    if min(tokens, characters, seconds) < 0 or not seconds < 1e9:
-        raise UsageError("an attempt uses no negative or endless amounts")
+    amounts = {"tokens": tokens, "characters": characters, "seconds": seconds}
+    for option, given in amounts.items():
+        if not 0 <= given < 1e9:
+            raise UsageError(f"--{option} is from 0 to a thousand million, and not {given}")
     with opened(config, state) as (trunkline, store):
         settings = trunkline.settings
         verdicts = list(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import TypeVar
 
-from ..core.budgets import MILLION, Action, Budget, Step, downgrades, loops
+from ..core.budgets import MILLION, Action, Budget, Step, downgrades, loop
 from ..core.limits import Limit, Rate
 from ..core.models import Modality
 from ..core.names import did_you_mean
@@ -31,9 +32,16 @@ def budgets(
 ) -> tuple[Budget, ...]:
     """The budgets of a file; every mistake goes to ``problems``."""
     found = _each(read, problems, lambda name, entry: _budget(name, entry, routes, problems))
-    for name in sorted(loops(downgrades(found))):
+    after = downgrades(found, lambda route: routes[route].modality)
+    if path := loop(after):
         assert read is not None
-        problems.at(read.node, f'downgrades lead from route "{name}" back to itself')
+        by = {name for first, then in pairwise(path) for name in after[first][then]}
+        problems.at(
+            read.node,
+            f'downgrades lead back to the route "{path[0]}": '
+            f"{', '.join(map(' to '.join, pairwise(path)))}, by {' and '.join(sorted(by))}: "
+            "let each lead to a cheaper one",
+        )
     return tuple(found)
 
 
@@ -158,6 +166,8 @@ def _burst(read: Read | None, unit: Unit, most: int, problems: Problems) -> int:
 def _scope(read: Read | None, problems: Problems) -> Scope:
     pairs: list[tuple[Dimension, str]] = []
     for entry in read.value if read else ():
+        if not getattr(entry.node, "entries", None):
+            problems.at(entry.node, "must be a pair such as agent: ann, and is empty")
         for key, value in entry.value.items():
             dimension = Dimension(key)
             known = [m.value for m in Modality]

@@ -18,6 +18,11 @@ from .yaml_nodes import Broken, Node, Problems, Scalar
 
 UTC = "UTC"
 
+_NOWHERE = ("localtime", "posixrules", "Factory")
+_COPIES = ("posix/", "right/")
+"""What a machine has among its zones that is none, differs from the next machine's, or counts leap
+seconds."""
+
 
 class WithoutStore(StrEnum):
     """What becomes of attempts while the store of what is spent cannot be used."""
@@ -124,10 +129,16 @@ class Zone:
             return None
         name = _written(node) or ""
         try:
-            ZoneInfo(name)
+            if name in _NOWHERE or name.startswith(_COPIES):
+                raise ValueError
+            if name != UTC:
+                ZoneInfo(name)
         except (ValueError, OSError, KeyError):  # malformed, a directory, unknown
             told = f", and is {node}" if isinstance(node, Scalar) else ""
-            near = did_you_mean(name, available_timezones())
+            zones = available_timezones()
+            near = did_you_mean(name, zones)
+            if not zones:
+                near = "; this machine knows none: install the package tzdata"
             problems.at(node, f"must be a time zone such as Europe/Berlin{told}{near}")
             return None
         return Read(name, node)

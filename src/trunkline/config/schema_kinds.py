@@ -171,7 +171,8 @@ class Section:
         for name, inner in node.entries.items():
             key = self.keys.get(name) or (self.others[1] if self.others else None)
             if key is None:
-                told = f'unknown key "{name}"{did_you_mean(name, self.keys)}'
+                near = did_you_mean(name, self.keys) or f": it is one of {', '.join(self.keys)}"
+                told = f'unknown key "{name}"{near}'
                 problems.add(node.key_lines[name], inner.path, told)
             elif (read := key.type.read(inner, problems)) is not None:
                 found[name] = read

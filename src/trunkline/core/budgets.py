@@ -7,10 +7,11 @@ attempt opens when its upper estimate fits under the block threshold together wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from .models import Modality
 from .scopes import Scope, Unit
 from .windows import Kind, Window
 
@@ -86,21 +87,35 @@ def slice_of(need: int, left: int) -> int:
     return max(need, min(left // 32, need * 64))
 
 
-def downgrades(budgets: Iterable[Budget]) -> Mapping[str, set[str]]:
-    """From each route to those that a later step of some budget replaces it by."""
-    after: dict[str, set[str]] = {}
+def downgrades(
+    budgets: Iterable[Budget], modality_of: Callable[[str], Modality]
+) -> Mapping[str, Mapping[str, list[str]]]:
+    """From each route to those that the next step replaces it by, and in which budgets."""
+    after: dict[str, dict[str, list[str]]] = {}
     for budget in budgets:
-        routes = [step.route for step in budget.steps if step.action is Action.DOWNGRADE]
-        for place, route in enumerate(routes):
-            after.setdefault(route, set()).update(routes[place + 1 :])
+        before: dict[Modality, str] = {}
+        for step in budget.steps:
+            if not step.route:
+                continue
+            modality = modality_of(step.route)
+            if modality in before:
+                known = after.setdefault(before[modality], {}).setdefault(step.route, [])
+                known.append(budget.name)
+            before[modality] = step.route
     return after
 
 
-def loops(after: Mapping[str, set[str]]) -> set[str]:
-    """The routes from which downgrades lead back to themselves."""
-    reachable = {route: set(direct) for route, direct in after.items()}
-    for middle in after:
-        for route in after:
-            if middle in reachable[route]:
-                reachable[route] |= reachable[middle]
-    return {route for route, reached in reachable.items() if route in reached}
+def loop(after: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """A way from a route back to itself, it at both ends; empty when there is none."""
+    done: set[str] = set()
+
+    def back(path: tuple[str, ...]) -> tuple[str, ...]:
+        for route in sorted(after.get(path[-1], ())):
+            if route in path:
+                return (*path[path.index(route) :], route)
+            if route not in done and (found := back((*path, route))):
+                return found
+        done.add(path[-1])
+        return ()
+
+    return next((found for route in sorted(after) if (found := back((route,)))), ())

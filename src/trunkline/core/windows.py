@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from enum import StrEnum
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -110,7 +110,7 @@ def duration(text: str) -> int | None:
 
 
 def _calendar(kind: Kind, zone: str, now: int) -> tuple[int, int]:
-    place = ZoneInfo(zone)
+    place = UTC if zone == "UTC" else ZoneInfo(zone)  # which a machine may lack
     if kind is Kind.HOUR:
         return _hour(place, now)
     day = _local(place, now).date()
@@ -138,7 +138,7 @@ def _next(kind: Kind, day: date) -> date:
 
 
 @lru_cache(maxsize=4096)
-def _midnight(place: ZoneInfo, day: date) -> int:
+def _midnight(place: tzinfo, day: date) -> int:
     """The first second of a local day. Where a change skips midnight, that of the change."""
     earlier, later = (
         int(datetime.combine(day, time(fold=fold), place).timestamp()) for fold in (0, 1)
@@ -148,7 +148,7 @@ def _midnight(place: ZoneInfo, day: date) -> int:
     return _change(place, later - 1, earlier)  # within a gap PEP 495 turns the two around
 
 
-def _hour(place: ZoneInfo, now: int) -> tuple[int, int]:
+def _hour(place: tzinfo, now: int) -> tuple[int, int]:
     local = _local(place, now)
     since = local.minute * 60 + local.second
     start, end = now - since, now - since + _HOUR
@@ -159,7 +159,7 @@ def _hour(place: ZoneInfo, now: int) -> tuple[int, int]:
     return start, end
 
 
-def _change(place: ZoneInfo, before: int, after: int) -> int:
+def _change(place: tzinfo, before: int, after: int) -> int:
     """The first second in (before, after] at the offset of ``after``; one change lies between."""
     return _bisected(before, after, lambda at: _offset(place, at) == _offset(place, after))
 
@@ -171,9 +171,9 @@ def _bisected(low: int, high: int, holds: Callable[[int], bool]) -> int:
     return high
 
 
-def _local(place: ZoneInfo, at: int) -> datetime:
+def _local(place: tzinfo, at: int) -> datetime:
     return datetime.fromtimestamp(at, UTC).astimezone(place)
 
 
-def _offset(place: ZoneInfo, at: int) -> timedelta | None:
+def _offset(place: tzinfo, at: int) -> timedelta | None:
     return _local(place, at).utcoffset()

@@ -27,6 +27,8 @@ from ..runtime.gate_rules import Audience, Rule, estimated, instant, strongest
 from ..runtime.line import charged_on
 
 _LONGEST_NS = 366 * 86400 * 1_000_000_000
+_LAST_NS = 253_402_300_799 * 1_000_000_000
+"""The last second of the year 9999."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,10 @@ def override(budget: Budget, amount: str, until_ns: int, reason: str, store: Gat
     except ValueError as error:
         raise UsageError(f"the amount {error}, and is {amount}") from None
     if not now_ns() < until_ns <= now_ns() + _LONGEST_NS:
-        raise UsageError("an override ends in the future, within 366 days")
+        raise UsageError(
+            "an override ends in the future, within 366 days, and not at "
+            f"{instant(min(until_ns, _LAST_NS))}"
+        )
     spent = max((state.level.spent for state in states([budget], store)), default=0)
     if read < spent:
         text = budget.unit.text
@@ -171,10 +176,12 @@ def explain(
         need = rule.needs(usage, charge)
         ask = rule.ask(pool, rule.period(now), need)
         (level,) = store.levels([ask])
-        yield _verdict(rule, ask, level, attempt, now)
+        yield _verdict(rule, ask, level, attempt, now, unpriced=charge is None)
 
 
-def _verdict(rule: Rule, ask: Ask, level: Level, attempt: Attempt, now: int) -> Verdict:
+def _verdict(
+    rule: Rule, ask: Ask, level: Level, attempt: Attempt, now: int, *, unpriced: bool
+) -> Verdict:
     text, need = rule.of.unit.text, ask.need
     if level.wait_ns or (level.left is not None and level.left < need):
         refused = rule.refusal(attempt, need, level, now, Audience.CALLER)
@@ -183,6 +190,8 @@ def _verdict(rule: Rule, ask: Ask, level: Level, attempt: Attempt, now: int) -> 
         return Verdict(rule.of, False, str(refused), refused.notice)
     left = "without end" if level.left is None else f"{text(level.left)} left"
     told = f"passes, taking up to {text(need)} of {left}"
+    if rule.is_money and unpriced:
+        told = f"passes, and has no known price, so that it counts nothing: {left}"
     if isinstance(rule.of, Budget):
         steps = rule.of.reached(level.spent, level.amount)
         if throttle := strongest(steps, Action.THROTTLE):
