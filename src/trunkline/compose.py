@@ -95,8 +95,8 @@ class Trunkline:
         self.recorder = Recorder(state)
         self._listeners = Listeners()
         self._clients: dict[str, _Client] = {}
-        self._shared = SQLiteSharedState(state)
-        self.health = HealthBook(self._shared)
+        self.shared = SQLiteSharedState(state)
+        self.health = HealthBook(self.shared)
         self.health.on_transition(self._health_changed)
         tell = self._listeners.tell
         self.gate = Gate(
@@ -117,7 +117,7 @@ class Trunkline:
         )
 
     def _lease(self, name: str, seconds: float) -> bool:
-        return self._shared.lease(name, new_id(), seconds)
+        return self.shared.lease(name, new_id(), seconds)
 
     def _routed(self, modality: Modality, names: Sequence[str]) -> Plan | None:
         """The plan of the last of these routes that is for ``modality``, built once and kept."""
@@ -308,7 +308,7 @@ class Trunkline:
         self.recorder.flush_all(_FLUSH_SECONDS)
         self.webhooks.flush()
         self.health.close()
-        self._shared.close()
+        self.shared.close()
 
 
 async def _close_plugin(plugin: Any) -> None:

@@ -20,7 +20,7 @@ from gateway_audio import (
     words,
 )
 from gateway_house import AUTH, until
-from gateway_speech import NOVA, WHISPER, Vendor, speech
+from gateway_speech import NOVA, WHISPER, Speech, Vendor, speech
 
 from trunkline.compose import Wanted
 from trunkline.core.models import Modality, Purpose, Quality
@@ -243,6 +243,40 @@ async def test_a_recogniser_that_never_answers_is_replaced(
             assert words((await response.json())["text"]) == WORDS
         real = [a for a in house.attempts if a.purpose is Purpose.SERVE]
         assert [a.connection for a in real] == ["stt0", "stt1"]
+
+
+async def asked_again(house: Speech) -> list[str]:
+    """Ask often enough that who is blamed each time is asked no more; the texts."""
+    texts = []
+    for _ in range(8):
+        async with hear(house, WAV) as response:
+            assert response.status == 200
+            texts.append((await response.json())["text"])
+    return texts
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_what_nobody_has_a_word_for_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """A VAD takes much for speech, and a recogniser that hears none in it is right."""
+    monkeypatch.setattr(audio_transcriptions, "voice_activity", LoudVAD)
+    faults = {f"stt{place}": [Rule(kind=Kind.EMPTY)] for place in range(1 + others)}
+    async with speech(tmp_path, stt=[WHISPER] * (1 + others), faults=faults) as house:
+        assert await asked_again(house) == [""] * 8
+        first = [a for a in served(house) if a.startswith("stt0")]
+        assert first == ["stt0:empty_output" if others else "stt0:ok"] * 8
+
+
+async def test_words_that_the_next_one_finds_prove_the_first_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio_transcriptions, "voice_activity", LoudVAD)
+    faults = {"stt0": [Rule(kind=Kind.EMPTY)]}
+    async with speech(tmp_path, stt=[WHISPER, WHISPER], faults=faults) as house:
+        assert [words(text) for text in await asked_again(house)] == [WORDS] * 8
+        real = [a for a in house.attempts if a.purpose is Purpose.SERVE]
+        assert 0 < sum(a.connection == "stt0" for a in real) < 8, "then it is asked last"
 
 
 @pytest.mark.parametrize("stream", ["true", "false"])

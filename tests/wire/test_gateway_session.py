@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from gateway_call import Loudspeaker, Microphone
 from gateway_house import KEY, SECRET, until
 from gateway_speech import FLASH, GPT, INK, NOVA, SONIC, Speech, Vendor, heard, speech
-from livekit import rtc
 from livekit.agents import Agent, AgentSession
 from livekit.agents.utils import http_context
-from livekit.agents.voice import io
 
 from trunkline.core.models import Modality
 from trunkline.doubles import Kind, Rule, tones
@@ -21,58 +19,6 @@ from trunkline.runtime.loud_vad import LoudVAD
 
 ANSWER = "You are very welcome."
 MIND = Vendor(GPT.kind, GPT.model, GPT.path, more={"replies": (ANSWER,)})
-
-
-class Microphone(io.AudioInput):
-    """Hears what is said into it, and silence at the pace of a call."""
-
-    def __init__(self) -> None:
-        super().__init__(label="test")
-        self._pcm = bytearray()
-        self._due = 0.0
-
-    def say(self, pcm: bytes) -> None:
-        self._pcm += pcm
-
-    async def __anext__(self) -> rtc.AudioFrame:
-        loop = asyncio.get_running_loop()
-        self._due = max(self._due, loop.time() - 0.2) + 0.02
-        await asyncio.sleep(max(0.0, self._due - loop.time()))
-        piece = bytes(self._pcm[:640]).ljust(640, b"\0")
-        del self._pcm[:640]
-        return rtc.AudioFrame(piece, 16000, 1, 320)
-
-
-class Loudspeaker(io.AudioOutput):
-    """Keeps what is played, and has played it at once."""
-
-    def __init__(self) -> None:
-        super().__init__(label="test", capabilities=io.AudioOutputCapabilities(pause=False))
-        self.pcm = b""
-        self.rate = 24000
-        self._seconds = 0.0
-
-    async def capture_frame(self, frame: rtc.AudioFrame) -> None:
-        await super().capture_frame(frame)
-        self.pcm += bytes(frame.data.cast("B"))
-        self.rate = frame.sample_rate
-        self._seconds += frame.duration
-
-    def flush(self) -> None:
-        super().flush()
-        if self._seconds:
-            asyncio.get_running_loop().call_soon(self._finished)
-
-    def clear_buffer(self) -> None:
-        """Nothing waits here."""
-
-    def _finished(self) -> None:
-        self.on_playback_finished(playback_position=self._seconds, interrupted=False)
-        self._seconds = 0.0
-
-    @property
-    def words(self) -> list[str]:
-        return tones.decode(self.pcm, self.rate)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ recording, for which it has its deadline and a part of the time that the recordi
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -74,13 +75,16 @@ class RecordingLine(Line[stt.SpeechEvent]):
         self._committed_ns = self._opened_ns = 0
         self._owed = 0.0
         self._patience = 0.0
-        self._said = self._heard = self._untimed = self._is_whole = False
+        self._said = self._heard = self._untimed = self._is_whole = self._is_wordless = False
+        self._accused: list[Callable[[], object]] = []
+        """Each blames a recogniser whose answer without words was wrong, once another has some."""
 
     def open(self, candidate: Candidate) -> ProviderStream[stt.SpeechEvent]:
         if self._untimed:
             self._sink.forget()
             self._committed_ns, self._said, self._untimed = 0, False, False
         self._opened_ns, self._heard, self._is_whole = self._committed_ns, False, False
+        self._is_wordless = False
         speed = min(candidate.replay_speed or _SLOWEST, _SLOWEST)
         self._patience = (self._recording.pushed_ns - self._opened_ns) / 1e9 / speed
         self._owed = self._loop.time()
@@ -107,9 +111,11 @@ class RecordingLine(Line[stt.SpeechEvent]):
 
     def deliver(self, out: stt.SpeechEvent) -> bool:
         said = out.alternatives[0] if out.alternatives else None
+        is_final = out.type is _Event.FINAL_TRANSCRIPT
         if said is None or not said.text.strip():
+            self._is_wordless = self._is_wordless or is_final
             return False
-        if out.type is _Event.FINAL_TRANSCRIPT:
+        if is_final:
             self._commit(said)
         elif out.type not in _WORDS:
             return False
@@ -120,6 +126,8 @@ class RecordingLine(Line[stt.SpeechEvent]):
     def _commit(self, said: stt.SpeechData) -> None:
         end_ns = round(said.end_time * 1e9)
         self._said = True
+        while self._accused:
+            self._accused.pop()()
         if self._committed_ns < end_ns <= self._recording.pushed_ns + _RESIDUE_NS:
             self._committed_ns = end_ns
         else:
@@ -166,7 +174,16 @@ class RecordingLine(Line[stt.SpeechEvent]):
         if await self._witness.heard_speech(self._committed_ns):
             if self._heard:
                 raise StreamCut("the recogniser ended before what it heard was final")
-            raise EmptyOutput("the recogniser found no word in the recording")
+            if self._is_wordless and not self.may_ask():
+                return  # a VAD takes much for speech: without another to ask, it is believed
+            told = "the recogniser found no word in the recording"
+            raise EmptyOutput(told, doubted=self._is_wordless)
+
+    def doubted(self, prove: Callable[[], object]) -> None:
+        self._accused.append(prove)
+
+    def stands(self) -> bool:
+        return bool(self._accused)
 
     def may_continue(self, plan: Plan) -> bool:
         return self._sink.whole or not self._untimed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from ..compose import Wanted
@@ -17,6 +18,8 @@ from .identity import identity_of
 from .plans import Ask
 from .refusal import log_refusal, refusal_of
 from .switchboard import Switchboard
+
+logger = logging.getLogger("trunkline")
 
 
 async def complete(house: Switchboard, exchange: Exchange) -> None:
@@ -34,22 +37,39 @@ async def complete(house: Switchboard, exchange: Exchange) -> None:
         async with exchange.attended(keep_alive):
             line = ChatLine(plan, asked, answer)
             line.audience = exchange.principal.audience
-            await _serve(house.trunkline.engine, plan, line, identity, answer)
+            if asked.inference_class == "low" or not await _parted(house, identity, answer):
+                await _serve(house, plan, line, identity, answer)
+
+
+async def _parted(
+    house: Switchboard, identity: Identity, answer: StreamedAnswer | WholeAnswer
+) -> bool:
+    """Answer a call that is to end with the notice; False for any other."""
+    farewell = house.farewells.of(identity)
+    if farewell is None:
+        return False
+    logger.info("request %s is answered with the notice of its call", answer.exchange.id)
+    await answer.say("notice", farewell.notice)
+    house.farewells.answered(identity, farewell.notice)
+    return True
 
 
 async def _serve(
-    engine: Engine,
+    house: Switchboard,
     plan: Plan,
     line: ChatLine,
     identity: Identity,
     answer: StreamedAnswer | WholeAnswer,
 ) -> None:
     try:
-        await engine.run(line, plan, identity)
+        await house.trunkline.engine.run(line, plan, identity)
     except TrunklineError as error:
         instead = _instead(error, plan)
         if instead and not line.has_begun:
+            log_refusal(answer.exchange.id, refusal_of(error))
             await answer.say(*instead)
+            if isinstance(error, Refused) and error.ends_call:
+                house.farewells.answered(identity, error.notice)
         elif isinstance(answer, StreamedAnswer) and answer.exchange.started:
             log_refusal(answer.exchange.id, refusal := refusal_of(error))
             await answer.fail(refusal)

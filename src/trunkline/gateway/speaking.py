@@ -7,6 +7,7 @@ faster than the connection takes it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, Self
@@ -26,6 +27,8 @@ from .flushing import Flushing
 from .plans import Ask
 from .refusal import log_refusal, refusal_of
 from .switchboard import Switchboard
+
+logger = logging.getLogger("trunkline")
 
 
 class Listener(SpeechSink, VoiceOwner, Protocol):
@@ -114,17 +117,24 @@ async def speak(
     identity: Identity,
     line: SpokenLine,
     options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
-) -> None:
-    """Speak what is pushed to ``line``, to its end. Raises the engine's errors and ClientGone.
+) -> bool:
+    """Speak what is pushed to ``line``, to its end; False when something else was heard instead.
+
+    Raises the engine's errors and ClientGone.
 
     A caller who has heard one voice fail keeps the other. Where nobody speaks, or a budget forbids
-    it, the settings may have a recording or a sentence that is heard instead.
+    it, the settings may have a recording or a sentence that is heard instead. A call that is to end
+    hears that sentence, whatever the text is.
     """
     listener, call, key = line.listener, identity.call, ask.key
+    farewell = house.farewells.of(identity)
     with house.plans.lease(ask) as leased:
         plan = house.voices.ordered(with_options(leased, options), call, key)
         # it lasts as long as the text does; what the provider owes has deadlines of its own
         plan = replace(plan, deadlines=replace(plan.deadlines, total=float("inf")))
+        if farewell is not None and await _instead(house, plan, identity, line, farewell.notice):
+            logger.info("request %s is spoken as the notice of its call", listener.id)
+            return False
         try:
             await house.trunkline.engine.run(line, plan, identity)
         except asyncio.CancelledError:
@@ -132,30 +142,47 @@ async def speak(
                 raise ClientGone from None
             raise
         except (AllCandidatesFailed, Refused) as error:
-            if line.has_begun or not await _instead(house, plan, identity, line, error):
+            notice = error.notice if isinstance(error, Refused) else ""
+            if isinstance(error, Refused) and error.ends_call and notice:
+                house.farewells.begin(identity, notice)
+            if line.has_begun or not await _instead(house, plan, identity, line, notice):
                 raise
             log_refusal(listener.id, refusal_of(error))
+            return False
         if listener.serving is not None:
             house.voices.note(listener.serving, leased, call, key)
     await listener.flush()
+    return True
 
 
 async def _instead(
-    house: Switchboard, plan: Plan, identity: Identity, line: SpokenLine, error: TrunklineError
+    house: Switchboard, plan: Plan, identity: Identity, line: SpokenLine, notice: str
 ) -> bool:
     """Let the listener hear what the settings have in place of the text; False without that."""
-    notice = error.notice if isinstance(error, Refused) else ""
-    if notice:
-        told = SpokenLine(line.listener)
-        told.push(notice)
-        told.end()
-        try:
-            await house.trunkline.engine.run(told, plan, identity)
-        except TrunklineError:  # refused too, or nobody is well: the text's refusal says why
-            if told.has_begun:
-                return True
-        else:
-            return True
-    if plan.apology:
+    is_told = bool(notice) and await _told(house, plan, identity, line, notice)
+    if not is_told and plan.apology:
         line.play(read_clip(plan.apology, line.listener.sample_rate))
-    return bool(plan.apology)
+    is_heard = is_told or bool(plan.apology)
+    if is_heard:
+        await line.listener.flush()
+        house.farewells.said(identity)
+    return is_heard
+
+
+async def _told(
+    house: Switchboard, plan: Plan, identity: Identity, line: SpokenLine, notice: str
+) -> bool:
+    """Have ``notice`` spoken, beyond any amount; whether any of it was."""
+    house.trunkline.gate.expect_notice(identity.call, notice)
+    told = SpokenLine(line.listener)
+    told.push(notice)
+    told.end()
+    try:
+        await house.trunkline.engine.run(told, plan, identity)
+    except asyncio.CancelledError:
+        if told.is_deserted:
+            raise ClientGone from None
+        raise
+    except TrunklineError:  # refused too, or nobody is well: the text's refusal says why
+        return told.has_begun
+    return True

@@ -55,9 +55,13 @@ async def _admit(house: Switchboard, socket: Socket, modality: Modality) -> tupl
 
     Only here a refusal is a status, hence final for a client: an unknown model, one whose provider
     has no credential or whose plugin is not installed. Options come later, so one that is missing
-    is no reason yet.
+    is no reason yet. A call that has been told that it ends is over: its session closes once its
+    recogniser is refused for good.
     """
     identity = identity_of(socket.headers, house.trunkline.settings, socket.id, socket.principal)
+    farewell = house.farewells.of(identity) if modality is Modality.STT else None
+    if farewell is not None and farewell.is_over:
+        raise Refusal(403, "a budget or limit has ended this call, and it was told", code="refused")
     query = parse_qs(socket.query.decode("latin-1"))
     name = model_of(query.get("model", [""])[-1])
     with contextlib.suppress(UnsupportedOption), house.plans.lease(Ask(modality, Wanted(name))):

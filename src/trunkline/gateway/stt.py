@@ -13,7 +13,7 @@ from livekit.agents.stt import SpeechEventType
 
 from ..compose import Wanted
 from ..core.models import Identity, Modality, Plan
-from ..errors import TrunklineError, UsageError
+from ..errors import Refused, TrunklineError, UsageError
 from ..runtime.gate_rules import Audience
 from ..runtime.livekit_errors import from_livekit
 from ..runtime.stt import STT
@@ -55,6 +55,9 @@ _LINGER_SECONDS = 0.1
 _WORDS_SECONDS = 1.0
 """How long the words of an utterance may come after its end."""
 
+_PROMPTS = 2
+"""How often an agent is given cause to speak, so that the caller hears the notice."""
+
 _AHEAD_SECONDS = 30.0
 """How far audio may be ahead of real time before the socket is read no faster than that."""
 
@@ -77,6 +80,7 @@ class Hearing:
         self._house = house
         self._socket = socket
         self._rate = rate_of(given.sample_rate)
+        self._identity = identity
         self._ask = Ask(
             Modality.STT,
             Wanted(model_of(created.model, name), given.language or "", dict(given.extra or {})),
@@ -105,6 +109,8 @@ class Hearing:
         self._owes_finalized = False
         self._asked_to_end = False
         self._has_ended = False
+        self._refused: Refused | None = None
+        self._ends = asyncio.Event()
 
     def _leased(self, ask: Ask) -> Plan:
         """The plan for ``ask`` instead of the one before. Raises UsageError.
@@ -123,8 +129,9 @@ class Hearing:
         self._house.plans.renewed.add(self._renew)
         try:
             await self._socket.send(text_of(Created(self._socket.id)))
-            sides = self._read(), self._tell(), self._interims.run(), self._answer(), self._drain()
-            await together(*sides)
+            with self._house.farewells.hearing(self._identity, self._ends.set):
+                hearing = self._read(), self._tell(), self._interims.run(), self._answer()
+                await together(*hearing, self._drain(), self._part())
         finally:
             self._house.plans.renewed.discard(self._renew)
             await self._stream.aclose()
@@ -149,7 +156,7 @@ class Hearing:
             except TimeoutError:
                 if self._owes_finalized:
                     await self._tell_finalized()
-                elif self._asked_to_end:
+                elif self._asked_to_end and self._refused is None:
                     self._end()
                 else:
                     return
@@ -178,7 +185,7 @@ class Hearing:
         pcm = pcm_of(audio)
         if self._has_ended:
             raise Refusal(400, "input_audio after the end of the input")
-        if not pcm:
+        if not pcm or self._refused is not None:
             return
         self._asked_to_end = False
         samples = len(pcm) // 2
@@ -192,7 +199,8 @@ class Hearing:
 
     def _finalize(self) -> None:
         if not self._has_ended:
-            self._stream.flush()
+            if self._refused is None:
+                self._stream.flush()
             self._asked_to_end = self._owes_finalized = True
 
     async def _tell_finalized(self) -> None:
@@ -237,7 +245,10 @@ class Hearing:
                     else:
                         await self._tell_at_once(message)
         except APIError as error:
-            raise _own(error) from error
+            own = _own(error)
+            if not self._may_part(own):
+                raise own from error
+            await asyncio.Event().wait()  # how it ends is told by ``_part``
         for message in self._transcripts.rest():
             await self._tell_at_once(message)
         await self._socket.send(text_of(Closed()))
@@ -255,6 +266,31 @@ class Hearing:
             if self._transcripts.unanswered.is_set():
                 for message in self._transcripts.rest():
                     await self._tell_at_once(message)
+
+    def _may_part(self, error: TrunklineError) -> bool:
+        """Whether the caller is to be told of ``error``; then nothing more is heard."""
+        is_ending = self._asked_to_end or self._has_ended
+        if is_ending or not isinstance(error, Refused) or not error.notice:
+            return False
+        self._refused = error
+        self._house.farewells.begin(self._identity, error.notice)
+        return True
+
+    async def _part(self) -> None:
+        """End when the call is to end and has been told so."""
+        await self._ends.wait()
+        farewells, identity = self._house.farewells, self._identity
+        if self._refused is None:
+            await farewells.until_said(identity)
+        for _ in range(_PROMPTS):
+            if farewells.is_said(identity):
+                break
+            await farewells.until_quiet(identity)
+            await self._tell_at_once(self._transcripts.prompt())
+            await farewells.until_said(identity)
+        await farewells.until_heard(identity)
+        farewells.end(identity)
+        raise self._refused or Refusal(429, "the call ends, as it was told", code="refused")
 
     async def _drain(self) -> None:
         """End between two utterances: the client opens its next stream elsewhere."""

@@ -17,6 +17,8 @@ _KINDS: Mapping[SpeechEventType, type[Transcript]] = {
     SpeechEventType.FINAL_TRANSCRIPT: Final,
 }
 
+_NO_WORDS = "…"
+
 
 class Transcripts:
     """The utterances of one stream.
@@ -58,6 +60,11 @@ class Transcripts:
         if self._begun:
             self._end()
             yield text_of(Final("", self._session_id, self._session_id))
+
+    def prompt(self) -> str:
+        """An utterance without words that an agent answers all the same: it skips an empty one."""
+        self._end()
+        return text_of(Final(_NO_WORDS, self._session_id, self._session_id))
 
     def _begin(self) -> None:
         self._begun = True

@@ -11,6 +11,7 @@ from ..compose import Trunkline
 from ..core.models import Modality
 from ..errors import ConfigError, UsageError
 from .auth import Keyring, check_secrets
+from .farewells import Farewells
 from .plans import Ask, Plans
 from .preload import Preload
 from .voices import Voices
@@ -27,6 +28,8 @@ class Switchboard:
         self._host = host
         self.plans = Plans(trunkline)
         self.voices = Voices()
+        has_rules = trunkline.gate.has_rules
+        self.farewells = Farewells(trunkline.shared if has_rules else None)
         self.keyring = Keyring(trunkline.settings.gateway)
         self.draining = asyncio.Event()
         self._preload: Preload | None = None

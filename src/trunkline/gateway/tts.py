@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,12 +70,24 @@ class Conversation:
         self._provider = socket.headers.get("x-livekit-inference-provider", "")
         self._utterances: asyncio.Queue[Utterance | None] = asyncio.Queue()
         self._speaking: Utterance | None = None
+        self._speakers: deque[Speaker] = deque(maxlen=2)
 
     async def run(self) -> None:
         """Serve until the client goes. Raises Refusal and the errors of the engine."""
         await self._prewarm()
         await self.socket.send(text_of(Created(self.socket.id)))
-        await together(self._read(), self._speak(), self._drain())
+        with self.house.farewells.voice(self.identity, self._playing):
+            await together(self._read(), self._speak(), self._drain())
+
+    def speaker(self, *, whole_words: bool) -> Speaker:
+        """Where the audio of the next utterance goes."""
+        speaker = Speaker(self.socket, self.sample_rate, whole_words=whole_words)
+        self._speakers.append(speaker)
+        return speaker
+
+    def _playing(self) -> float:
+        """Seconds for which the last two utterances are still to be heard, one after the other."""
+        return sum(speaker.playing for speaker in self._speakers)
 
     async def _prewarm(self) -> None:
         """Have the way to the first voice open by the time it is needed, if the gate allows it."""
@@ -149,14 +162,11 @@ class Utterance:
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
-        self._speaker = Speaker(
-            conversation.socket,
-            conversation.sample_rate,
-            whole_words=conversation.model.startswith("cartesia/"),
-        )
+        whole_words = conversation.model.startswith("cartesia/")
+        self._speaker = conversation.speaker(whole_words=whole_words)
         self._parts: list[tuple[Ask, SpokenLine]] = []
         self._grown = asyncio.Event()
-        self._ended = False
+        self._ended = self._is_replaced = False
         self._characters = 0
         self._has_text = False
 
@@ -202,8 +212,9 @@ class Utterance:
         await self._speaker.flush()
 
     async def _part(self, ask: Ask, line: SpokenLine) -> None:
-        if not await line.has_text():
+        if not await line.has_text() or self._is_replaced:
             return
         one = self._conversation
         self._speaker.begin()
-        await speak_line(one.house, ask, one.identity, line, one.options)
+        was_text = await speak_line(one.house, ask, one.identity, line, one.options)
+        self._is_replaced = not was_text

@@ -50,6 +50,11 @@ class Speaker:
         """Whether nobody has heard anything yet."""
         return not self._seconds
 
+    @property
+    def playing(self) -> float:
+        """Seconds for which what has been sent is still to be heard."""
+        return max(0.0, self._plays_until - self._clock())
+
     def begin(self) -> None:
         """Another voice goes on: its word times count from here."""
         self._begins = self._seconds

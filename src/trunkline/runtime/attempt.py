@@ -290,7 +290,7 @@ class Engine:
         attempt.outcome = "moved"
         if isinstance(reason, Refused):
             attempt.outcome = "refused"
-            self._gate.expect_notice(attempt, reason)
+            self._gate.expect_notice(attempt.identity.call, reason.notice)
             raise reason from None
         if isinstance(reason, Outrun):
             attempt.outcome = "cancelled"

@@ -223,12 +223,11 @@ class Gate:
             keeper.purse.apply(opening, force=True)
             opening.doom(refused, GRACE)
             return
-        self.expect_notice(opening.attempt, refused)
+        self.expect_notice(opening.attempt.identity.call, refused.notice)
         raise refused
 
-    def expect_notice(self, attempt: Attempt, refused: Refused) -> None:
-        """Let the voice through that tells the caller of ``attempt`` that it was refused."""
-        call, notice = attempt.identity.call, refused.notice
+    def expect_notice(self, call: str, notice: str) -> None:
+        """Let the voice through that tells ``call`` the ``notice`` of a refusal."""
         if notice:
             _, _, said = self._notices.pop(call, (0.0, 0, 0))
             until = time.monotonic() + _NOTICE_SECONDS
