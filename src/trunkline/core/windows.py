@@ -115,13 +115,10 @@ def _calendar(kind: Kind, zone: str, now: int) -> tuple[int, int]:
         return _hour(place, now)
     day = _local(place, now).date()
     start, end = _midnight(place, _first(kind, day)), _midnight(place, _next(kind, day))
-    if now < start:  # the clock was set back across midnight: this is still the day after
-        day = _first(kind, day) - timedelta(days=1)
-    elif now >= end:
-        day = _next(kind, day)
-    else:
+    if now < end:
         return start, end
-    return _midnight(place, _first(kind, day)), _midnight(place, _next(kind, day))
+    # the clock was set back across midnight: this is still the day after
+    return end, _midnight(place, _next(kind, _next(kind, day)))
 
 
 def _first(kind: Kind, day: date) -> date:
