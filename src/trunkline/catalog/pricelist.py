@@ -100,8 +100,15 @@ class PriceList:
         row = in_use(attempt.provider)
         if row is not None and row.local:
             return LOCAL_RATE
-        terms = attempt.terms
-        found = self._named(attempt.provider, attempt.modality, attempt.model, terms)
+        found = self._named(
+            attempt.provider,
+            attempt.modality,
+            attempt.model,
+            attempt.mode,
+            attempt.language,
+            attempt.tier,
+            attempt.region,
+        )
         usage = attempt.usage
         estimates = bool(usage.audio_in_ns and not (usage.tokens_in or usage.tokens_out))
         for price in found:
@@ -111,16 +118,15 @@ class PriceList:
                 return charge(attempt.usage, price, connected_ns=attempt.duration_ns)
         name = f"{attempt.modality} {attempt.provider}/{attempt.model}"
         if not found:
-            return Unpriced(f"no price for {name}{_on(terms)}")
+            return Unpriced(f"no price for {name}{_on(attempt.terms)}")
         day = datetime.fromtimestamp(attempt.started_ns // 1_000_000_000, UTC).date()
         prompt = attempt.usage.tokens_in
         of = f" for a prompt of {prompt} tokens" if prompt else ""
         return Unpriced(f"no price for {name} is valid on {day}{of}")
 
-    def _find(
-        self, provider: str, modality: Modality, model: str, terms: Terms
-    ) -> tuple[Price, ...]:
-        """The prices of the most specific name that fits ``model``."""
+    def _find(self, provider: str, modality: Modality, model: str, *on: str) -> tuple[Price, ...]:
+        """The prices of the most specific name that fits ``model``; ``on`` are the terms."""
+        terms = Terms(*on)
         fitting = [
             (_specificity(pattern), price)
             for price in self.prices(canonical(provider))

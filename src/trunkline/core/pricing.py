@@ -18,7 +18,7 @@ from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 from math import lcm
-from typing import Final
+from typing import Final, Self
 
 from msgspec.structs import astuple
 
@@ -172,6 +172,10 @@ class _Line:
     nearest: bool
     minimum: int
 
+    def rounds(self) -> Self | None:
+        """None where a quantity is billed as it is."""
+        return self if self.step or self.minimum else None
+
     def billed(self, quantity: int) -> int:
         """What a quantity over zero is billed as."""
         if quantity < self.minimum:
@@ -212,7 +216,7 @@ class Price:
     text: str = field(init=False)
     quantities: frozenset[str] = field(init=False)
     bills_tokens: bool = field(init=False)
-    _lines: tuple[_Line, ...] = field(init=False, repr=False)
+    _terms: tuple[tuple[str, int, _Line | None], ...] = field(init=False, repr=False)
     _denominator: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -227,7 +231,7 @@ class Price:
             + (", the vendor's estimate: tokens were not told" if self.without_tokens else ""),
             "quantities": quantities,
             "bills_tokens": not _TOKENS.isdisjoint(quantities),
-            "_lines": lines,
+            "_terms": tuple((line.quantity, line.weight, line.rounds()) for line in lines),
             "_denominator": denominator,
         }
         for name, value in derived.items():
@@ -253,10 +257,10 @@ class Price:
 
     def nanos(self, billed: dict[str, int]) -> int:
         """The sum over the rates, rounded half up."""
-        total = 0
-        for line in self._lines:
-            if quantity := billed.get(line.quantity):
-                total += line.billed(quantity) * line.weight
+        total, quantity_of = 0, billed.get
+        for quantity_name, weight, line in self._terms:
+            if quantity := quantity_of(quantity_name):
+                total += (quantity if line is None else line.billed(quantity)) * weight
         return (2 * total + self._denominator) // (2 * self._denominator)
 
 
@@ -305,6 +309,18 @@ def _billed(usage: Usage, price: Price, connected_ns: int) -> dict[str, int] | U
 
 def _bill_tokens(usage: Usage, priced: frozenset[str], billed: dict[str, int]) -> Unpriced | None:
     """Put tokens where their rate is: each part that has one, and the rest of the whole."""
+    if not (
+        usage.tokens_cached
+        or usage.tokens_cache_written
+        or usage.tokens_reasoning
+        or usage.tokens_audio_in
+        or usage.tokens_audio_out
+    ):  # nearly all of them
+        for whole, used in (("tokens_in", usage.tokens_in), ("tokens_out", usage.tokens_out)):
+            if used and whole not in priced:
+                return Unpriced(f"no rate for {whole}")
+            billed[whole] = used
+        return None
     cached = usage.tokens_cached or usage.tokens_cache_written
     if cached and usage.tokens_audio_in and "tokens_audio_in" in priced:
         return Unpriced("cached audio tokens are not told apart from cached text")
