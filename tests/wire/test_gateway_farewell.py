@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ from typing import Any
 import aiohttp
 import pytest
 from gateway_call import Loudspeaker, Microphone
-from gateway_house import KEY, SECRET, until
+from gateway_house import KEY, SECRET, token, until
 from gateway_speech import FLASH, GPT, NOVA, ROUTES, SONIC, Speech, Vendor, Wire, heard, speech
 from livekit.agents import Agent, AgentSession, CloseEvent
 from livekit.agents.testing import fake_job_context
 from livekit.agents.utils import http_context
 from msgspec.structs import replace
+from typer.testing import CliRunner
 
+from trunkline.cli.app import app
 from trunkline.compose import Wanted
 from trunkline.core.events import AttemptRefused
 from trunkline.core.limits import PATIENCE
@@ -41,11 +43,39 @@ def asked(house: Speech, name: str) -> list[str]:
     return [log.endpoint for log in house.doubles[name].requests if log.endpoint != "models"]
 
 
-def spend(house: Speech) -> None:
+async def spend(house: Speech) -> None:
     """Use the budget ``b`` up, as a process did that is gone."""
     store = SQLiteGateStore(house.trunkline.state)
     store.flush(Said((Change("budget:b", 0, spent=1, attempts=1),), (), 1))
     store.close()
+
+
+TURNS: dict[str, dict[str, Any]] = {
+    "recogniser": {"vad": None, "turn_detection": "stt"},
+    "vad": {"vad": LoudVAD(), "turn_detection": "vad"},
+    "default": {},
+}
+
+
+async def hear_once(house: Speech) -> None:
+    """Another call, before this one."""
+    ear = await house.connect("stt")
+    await ear.create()
+    await ear.hear(heard("Good morning."))
+    assert (await ear.until("final_transcript", "error"))["type"] == "final_transcript"
+    await ear.close()
+
+
+async def spend_nothing(house: Speech) -> None:
+    """Everything is there to be used."""
+
+
+def explained(house: Speech, group: str) -> str:
+    """What the command line says of a recogniser that is refused now."""
+    where = ["--config", str(house.file), "--state", str(house.trunkline.state)]
+    said = CliRunner().invoke(app, [group, "explain", "stt", *where]).output
+    assert "the attempt is refused" in said
+    return said
 
 
 @dataclass
@@ -90,11 +120,11 @@ async def calling(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     *,
-    turns: str = "stt",
-    spent: bool = True,
+    turns: str = "recogniser",
+    before: Callable[[Speech], Awaitable[None]] = spend,
     **rules: Any,
 ) -> AsyncIterator[Call]:
-    """A call under ``rules``; the budget ``b`` of them is ``spent`` already."""
+    """A call under ``rules``, after what was ``before``: the budget ``b`` of them is spent."""
     monkeypatch.setenv("LIVEKIT_API_KEY", KEY)
     monkeypatch.setenv("LIVEKIT_API_SECRET", SECRET)
     monkeypatch.setattr(stt_door, "voice_activity", LoudVAD)
@@ -105,19 +135,13 @@ async def calling(
         house = await stack.enter_async_context(
             speech(tmp_path, tts=[SONIC], stt=[NOVA], llm=[MIND], **rules)
         )
-        if spent:
-            spend(house)
+        await before(house)
         refused: list[AttemptRefused] = []
         house.trunkline.on("refused", refused.append)
         monkeypatch.setenv("LIVEKIT_INFERENCE_URL", house.url)
         stack.enter_context(fake_job_context(job_id="AJ_farewell"))
-        session = AgentSession[None](
-            stt="ears",
-            llm="brain",
-            tts="mouth",
-            vad=LoudVAD() if turns == "vad" else None,
-            turn_detection=turns,
-        )
+        names = {"stt": "ears", "llm": "brain", "tts": "mouth"}
+        session = AgentSession[None](**names, **TURNS[turns])
         call = Call(session, house, Microphone(), Loudspeaker(in_real_time=True), refused)
         session.input.audio, session.output.audio = call.ears, call.mouth
         session.on("close", call.close)
@@ -145,7 +169,7 @@ def of(modality: str, **more: Any) -> dict[str, Any]:
     return {"b": {**ONCE, "scope": [{"modality": modality}], **more}}
 
 
-@pytest.mark.parametrize("turns", ["stt", "vad"])
+@pytest.mark.parametrize("turns", TURNS)
 async def test_a_silent_caller_whose_recogniser_is_refused_is_told_and_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: str
 ) -> None:
@@ -156,6 +180,20 @@ async def test_a_silent_caller_whose_recogniser_is_refused_is_told_and_let_go(
         assert call.asked("stt0") == ["listen"], "for a moment, and not again"
         assert [a.outcome for a in call.house.attempts if a.modality == Modality.STT] == ["refused"]
         assert {one.rule for one in call.refused} == {"budget b"}
+        assert NOTICE in explained(call.house, "budgets")
+
+
+async def test_a_recogniser_that_a_limit_refuses_has_its_caller_told_and_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client would open it anew all the time; only a call with ears can go on."""
+    few = {"scope": [{"modality": "stt"}], "amount": {"requests": 1}, "per": "hour"}
+    limits = {"l": {**few, "notice": NOTICE}}
+    async with calling(tmp_path, monkeypatch, before=hear_once, limits=limits) as call:
+        await call.ends()
+        told(call)
+        assert {one.rule for one in call.refused} == {"limit l"}
+        assert NOTICE in explained(call.house, "limits")
 
 
 async def test_a_recogniser_that_is_cut_off_in_mid_call_has_its_caller_told(
@@ -163,7 +201,7 @@ async def test_a_recogniser_that_is_cut_off_in_mid_call_has_its_caller_told(
 ) -> None:
     monkeypatch.setattr("trunkline.runtime.audio_line._SLICE_NS", 2_000_000_000)
     budget = of("stt", amount={"audio_seconds": 6})
-    async with calling(tmp_path, monkeypatch, spent=False, budgets=budget) as call:
+    async with calling(tmp_path, monkeypatch, before=spend_nothing, budgets=budget) as call:
         call.ears.say(heard("Thank you for that.", after=1.0))
         await call.ends()
         told(call)
@@ -185,11 +223,26 @@ async def test_a_call_whose_model_or_voice_has_no_budget_left_ends_as_well(
         assert call.asked("stt0") == ["listen"]
 
 
+async def test_who_cuts_in_on_the_notice_hears_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = " ".join([NOTICE] * 3)  # so that there is time to cut in, also on a busy machine
+    async with calling(tmp_path, monkeypatch, budgets=of("llm", notice=long)) as call:
+        call.ears.say(heard("Thank you for that.", after=1.0))
+        await until(lambda: call.mouth.pcm, 60)
+        call.ears.say(heard("Wait, I have a question.", after=1.0))
+        await call.ends()
+        notice = tones.words_of(long)
+        assert call.mouth.cut == 1
+        assert len(call.mouth.words) > len(notice)
+        assert call.mouth.words[-len(notice) :] == notice
+
+
 async def test_a_limit_of_the_model_tells_the_caller_and_the_call_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = {"l": {"scope": [{"modality": "llm"}], "amount": {"requests": 1}, "per": "hour"}}
-    async with calling(tmp_path, monkeypatch, spent=False, limits=few) as call:
+    async with calling(tmp_path, monkeypatch, before=spend_nothing, limits=few) as call:
         for words in (tones.words_of(ANSWER), tones.words_of(f"{ANSWER} {PATIENCE}")):
             call.ears.say(heard("Thank you for that.", after=1.0))
             await until(lambda words=words: call.mouth.words == words, 60)
@@ -209,7 +262,7 @@ async def test_the_doors_of_a_call_may_be_in_several_processes(
         speech(tmp_path / "hears", stt=[NOVA], **rules) as hearing,
         speech(tmp_path / "speaks", tts=[SONIC], **rules) as speaking,
     ):
-        spend(hearing)
+        await spend(hearing)
         ear = await in_a_call(hearing, "stt")
         await ear.hear(bytes(32000))
         assert (await ear.until("final_transcript", "error"))["transcript"] == "…"
@@ -241,7 +294,7 @@ async def test_an_utterance_in_two_voices_is_replaced_once(tmp_path: Path) -> No
 async def test_a_recogniser_that_tells_no_call_is_not_let_in_for_a_notice(tmp_path: Path) -> None:
     """It could come again and again, and be heard each time."""
     async with speech(tmp_path, stt=[NOVA], budgets=of("stt")) as house:
-        spend(house)
+        await spend(house)
         for _ in range(2):
             ear = await house.connect("stt")
             await ear.create()
@@ -250,12 +303,28 @@ async def test_a_recogniser_that_tells_no_call_is_not_let_in_for_a_notice(tmp_pa
         assert asked(house, "stt0") == []
 
 
+async def test_a_judge_gets_the_error_and_ends_no_call(tmp_path: Path) -> None:
+    """It would take the notice for an answer."""
+    low = {"Authorization": f"Bearer {token()}", "X-LiveKit-Inference-Priority": "low", **IDS}
+    async with speech(tmp_path, llm=[MIND], budgets=of("llm")) as house:
+        await spend(house)
+        farewells = house.gateway.house.farewells
+        async with house.ask(headers=low, model="brain") as answer:
+            assert answer.status == 429
+        assert farewells.of(IN_A_CALL) is None
+        async with house.ask(
+            headers={**low, "X-LiveKit-Inference-Priority": ""}, model="brain"
+        ) as answer:
+            assert (answer.status, NOTICE in await answer.text()) == (200, True)
+        assert farewells.of(IN_A_CALL) is not None
+
+
 @pytest.mark.parametrize("modality", ["stt", "tts"])
 async def test_a_probe_is_not_let_in_for_a_notice(tmp_path: Path, modality: str) -> None:
     """Nobody would hear it, and each probe is a call of its own."""
     vendors: dict[str, Any] = {"stt": [NOVA]} if modality == "stt" else {"tts": [SONIC]}
     async with speech(tmp_path, **vendors, budgets=of(modality)) as house:
-        spend(house)
+        await spend(house)
         plans = house.gateway.house.plans
         ask = Ask(Modality(modality), Wanted(ROUTES[modality]))
         with plans.lease(ask) as plan:

@@ -10,6 +10,7 @@ from ..core.models import Candidate, Identity, Modality, Plan, Purpose
 from ..errors import AllCandidatesFailed, Refused, TrunklineError
 from ..runtime.attempt import Engine
 from ..runtime.chat import ChatDelta
+from ..runtime.gate_rules import Audience
 from .chat_answer import StreamedAnswer, WholeAnswer
 from .chat_line import ChatLine
 from .chat_request import BODY_LIMIT, Asked, read
@@ -36,8 +37,10 @@ async def complete(house: Switchboard, exchange: Exchange) -> None:
     with house.plans.lease(ask) as plan:
         async with exchange.attended(keep_alive):
             line = ChatLine(plan, asked, answer)
-            line.audience = exchange.principal.audience
-            if asked.inference_class == "low" or not await _parted(house, identity, answer):
+            # a judge or a simulation has that class, and would take a notice for an answer
+            is_heard = asked.inference_class != "low"
+            line.audience = exchange.principal.audience if is_heard else Audience.NOBODY
+            if line.audience is Audience.NOBODY or not await _parted(house, identity, answer):
                 await _serve(house, plan, line, identity, answer)
 
 

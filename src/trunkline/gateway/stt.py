@@ -55,6 +55,12 @@ _LINGER_SECONDS = 0.1
 _WORDS_SECONDS = 1.0
 """How long the words of an utterance may come after its end."""
 
+_ANSWER_SECONDS = 3.0
+"""How long after an utterance the answer to it may begin to be heard."""
+
+_HEARD_SECONDS = 60.0
+"""How long a caller may go on who does not let the notice be said."""
+
 _PROMPTS = 2
 """How often an agent is given cause to speak, so that the caller hears the notice."""
 
@@ -288,9 +294,19 @@ class Hearing:
             await farewells.until_quiet(identity)
             await self._tell_at_once(self._transcripts.prompt())
             await farewells.until_said(identity)
-        await farewells.until_heard(identity)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HEARD_SECONDS):
+                await self._heard_out()
         farewells.end(identity)
         raise self._refused or Refusal(429, "the call ends, as it was told", code="refused")
+
+    async def _heard_out(self) -> None:
+        """Wait until the notice has been heard; who cuts in asks again, and is told again."""
+        await self._house.farewells.until_heard(self._identity)
+        while not self._transcripts.pause.is_set():
+            await self._transcripts.pause.wait()
+            await asyncio.sleep(_ANSWER_SECONDS)
+            await self._house.farewells.until_heard(self._identity)
 
     async def _drain(self) -> None:
         """End between two utterances: the client opens its next stream elsewhere."""
