@@ -275,8 +275,7 @@ class Hearing:
 
     def _may_part(self, error: TrunklineError) -> bool:
         """Whether the caller is to be told of ``error``; then nothing more is heard."""
-        is_ending = self._asked_to_end or self._has_ended
-        if is_ending or not isinstance(error, Refused) or not error.notice:
+        if self._has_ended or not isinstance(error, Refused) or not error.notice:
             return False
         self._refused = error
         self._house.farewells.begin(self._identity, error.notice)
