@@ -59,7 +59,10 @@ def token(secret: str = SECRET, headers: dict[str, Any] | None = None, **claims:
 
 @dataclass
 class House:
-    """A running gateway. ``attempts`` are those that were settled so far, in order."""
+    """A running gateway. ``attempts`` are those that were settled so far, in order.
+
+    ``connections`` are those that the server has.
+    """
 
     url: str
     gateway: Gateway
@@ -67,6 +70,7 @@ class House:
     file: Path
     session: aiohttp.ClientSession
     attempts: list[Attempt] = field(default_factory=list)
+    connections: set[Any] = field(default_factory=set)
 
     @property
     def port(self) -> int:
@@ -124,6 +128,7 @@ async def running(tmp_path: Path, said: Mapping[str, Any]) -> AsyncIterator[Hous
     serving = asyncio.create_task(server.serve([listening]))
     async with aiohttp.ClientSession() as session:
         house = House(f"http://127.0.0.1:{port}/v1", gateway, trunkline, file, session)
+        house.connections = server.server_state.connections
 
         def settled(settlement: Settlement) -> None:
             house.attempts.append(settlement.attempt)

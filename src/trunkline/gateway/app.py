@@ -131,6 +131,9 @@ class Gateway:
         path = exchange.path
         prefix = next((p for p in PREFIXES if path.startswith(f"{p}/")), path)
         method, door = OPEN.get(path) or HTTP.get(prefix) or ("", None)
+        if path in SOCKETS:
+            told = "this path takes WebSockets only: a proxy in between must pass the upgrade on"
+            raise Refusal(426, told, headers=((b"upgrade", b"websocket"),))
         if door is None:
             raise Refusal(404, "nothing is served under this path", code="not_found")
         if path not in OPEN:

@@ -32,6 +32,7 @@ STALL_SECONDS = 30.0
 
 _TICK_SECONDS = 2.0
 _DISCARD_SECONDS = 1.0
+_CLOSE = (b"connection", b"close")
 
 
 class ClientGone(Exception):
@@ -85,14 +86,14 @@ class Exchange:
                         return bytes(data)
         except TimeoutError:
             told = f"the body did not arrive within {BODY_SECONDS:g} s"
-            raise Refusal(408, told, headers=((b"connection", b"close"),)) from None
+            raise Refusal(408, told, headers=(_CLOSE,)) from None
 
     async def answer(
         self, status: int, body: bytes, content_type: bytes = JSON, headers: Headers = ()
     ) -> None:
         """Send a whole answer."""
-        if not self._read:
-            await self._discard()
+        if not (self._read or await self._discard()):
+            headers = (*headers, _CLOSE)
         length = (b"content-length", str(len(body)).encode())
         await self.start(status, content_type, (*headers, length))
         await self._send({"type": "http.response.body", "body": body})
@@ -158,18 +159,29 @@ class Exchange:
                 if silent > STALL_SECONDS:
                     break
             elif keep_alive is not None and silent > SILENCE_SECONDS:
-                await keep_alive()
+                try:
+                    async with asyncio.timeout(STALL_SECONDS):
+                        await keep_alive()
+                except TimeoutError:
+                    break
         self._gone = True
         task.cancel()
 
-    async def _discard(self) -> None:
-        """Take what is left of a body, for a moment: a client that still sends reads no answer."""
+    async def _discard(self) -> bool:
+        """Take what is left of a body, for a moment: a client that still sends reads no answer.
+
+        False when that was not all of it. A client that asks first sends none.
+        """
+        if "expect" in self.headers:
+            return False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DISCARD_SECONDS):
                 while (message := await self._receive()).get("more_body"):
                     pass
                 if message["type"] == "http.disconnect":
                     raise ClientGone
+                return True
+        return False
 
 
 def clean_path(path: str) -> str:
@@ -184,4 +196,4 @@ def decoded_headers(scope: Scope) -> dict[str, str]:
 
 def _too_large(limit: int) -> Refusal:
     told = f"the body is larger than {limit:,} bytes"
-    return Refusal(413, told, code="too_large", headers=((b"connection", b"close"),))
+    return Refusal(413, told, code="too_large", headers=(_CLOSE,))

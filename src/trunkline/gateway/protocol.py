@@ -1,19 +1,31 @@
-"""uvicorn's HTTP protocol with what it lacks: limits for the head of a request."""
+"""uvicorn's protocols with what they lack: limits for the head of a request, one form for every
+refusal, and an end for every connection.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import http
+import re
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
 from ..clock import new_id
-from .refusal import Refusal
+from . import exchange
+from .refusal import Refusal, log_refusal
 
 HEAD_SECONDS = 10.0
 """A head has this long to arrive from its first byte, the first one from the connection on."""
 
 HEAD_LIMIT = 64 << 10
+
+_END = b"\r\n\r\n"
+_H2C = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n|$)", re.IGNORECASE)
+"""What some clients offer with every request, Java's own among them. The parser would take it for
+the end of HTTP, though nobody has agreed to it."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -22,22 +34,40 @@ class Protocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     """Runs while a head is expected."""
     _head = 0
+    _served: RequestResponseCycle | None = None
+    """What is being answered; ``cycle`` may be a later request, which waits behind it."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._rest = _Rest(self.loop, transport)
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._arrived()
+        self._rest.cancel()
+        if self._served is not None and not self._is_idle:
+            self._served.disconnected = True
+            self._served.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._timer is not None:
-            self._head += len(data)
-            if self._head > HEAD_LIMIT:
+        if self._timer is not None or self._is_idle:
+            data = _without_h2c(data) if b"h2c" in data else data
+            if self._head + len(data) > HEAD_LIMIT and not -1 < data.find(_END) <= HEAD_LIMIT:
                 told = f"the head of the request is larger than {HEAD_LIMIT:,} bytes"
                 self.send_400_response(told)
+                return
+            self._head += len(data)
+        super().data_received(data)
+        if self._is_idle and self._timer is None and self.timeout_keep_alive_task is None:
+            # no head has begun: these are line ends, or the rest of a body that nobody reads
+            self.timeout_keep_alive_task = self.loop.call_later(
+                HEAD_SECONDS, self.timeout_keep_alive_handler
+            )
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._served is None or self._served.response_complete
 
     def on_message_begin(self) -> None:
         self._expect()
@@ -47,15 +77,19 @@ class Protocol(HttpToolsProtocol):
         self._arrived()
         super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self._ended)
+        self.tasks.add(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        self._rest.watch()
+
     def send_400_response(self, msg: str) -> None:
         """Tell what is wrong with the head, as the doors tell theirs, and hang up."""
-        request_id = new_id()
-        body = Refusal(400, msg.removesuffix(".")).json(request_id)
-        self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\n"
-            b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
-            % (request_id.encode(), len(body), body)
-        )
+        self.transport.write(_refused(400, msg.removesuffix(".")))
         self._arrived()
         self.transport.close()
 
@@ -68,3 +102,84 @@ class Protocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """Answers every upgrade, also one that is none.
+
+    ``Protocol`` hands the whole head of it over at once.
+    """
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._rest = _Rest(self.loop, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._rest.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.handshake_initiated:
+            told = "an upgrade has no body, and up to 128 headers of 8,190 bytes"
+            self._refuse(400, told)
+
+    def handle_connect(self, event: Request) -> None:
+        answer = self.conn.accept(event)
+        if answer.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
+            super().handle_connect(event)
+        else:
+            self._refuse(answer.status_code, f"no upgrade: {self.conn.handshake_exc}")
+
+    def _refuse(self, status: int, told: str) -> None:
+        self.handshake_initiated = self.handshake_complete = self.close_sent = True
+        self.transport.write(_refused(status, told))
+        self.transport.close()
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        self._rest.watch()
+
+
+class _Rest:
+    """What a connection has still to send when its work is done.
+
+    It is dropped with the connection when the client takes none of it: a transport that is closed
+    would wait for that as long as the client likes.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, before: int = 0) -> None:
+        """Look again and again whether it has become less than ``before``, until there is none."""
+        self.cancel()
+        size = self._transport.get_write_buffer_size()
+        if size and size == before:
+            self._transport.abort()
+        elif size:
+            self._timer = self._loop.call_later(exchange.STALL_SECONDS, self.watch, size)
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _without_h2c(data: bytes) -> bytes:
+    head, end, rest = data.partition(_END)
+    return _H2C.sub(b"", head) + end + rest
+
+
+def _refused(status: int, told: str) -> bytes:
+    """A whole answer, for what comes to no door."""
+    refusal, request_id = Refusal(status, told), new_id()
+    log_refusal(request_id, refusal)
+    body = refusal.json(request_id)
+    return (
+        b"HTTP/1.1 %d %b\r\nconnection: close\r\ncontent-type: application/json\r\n"
+        b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
+        % (status, http.HTTPStatus(status).phrase.encode(), request_id.encode(), len(body), body)
+    )

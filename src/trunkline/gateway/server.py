@@ -16,7 +16,7 @@ from ..compose import Trunkline
 from ..errors import UsageError
 from .app import Gateway
 from .preload import Preload
-from .protocol import Protocol
+from .protocol import Protocol, SocketProtocol
 
 logger = logging.getLogger("trunkline")
 
@@ -59,7 +59,7 @@ def configured(gateway: Gateway) -> uvicorn.Config:
         gateway,
         loop="uvloop",
         http=Protocol,
-        ws="websockets-sansio",
+        ws=SocketProtocol,
         lifespan="off",
         log_config=None,
         log_level="critical",
