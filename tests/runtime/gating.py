@@ -32,9 +32,12 @@ MONEY = replace(TOKENS, name="money", unit=Unit.USD)
 
 
 def per_token(attempt: Attempt) -> Charge | None:
-    """A nano-dollar a token, except for a model whose price is not known."""
+    """A nano-dollar a token; for others one a second that they are open, or no known price."""
     if attempt.model == "unpriced":
         return None
+    if attempt.model == "connected":
+        seconds = attempt.duration_ns // 1_000_000_000
+        return Charge(seconds, "1", "test") if seconds else None
     return Charge(attempt.usage.tokens_in + attempt.usage.tokens_out, "1", "test")
 
 

@@ -294,6 +294,20 @@ async def test_a_stream_that_outlives_its_estimate_has_more_reserved(
     await refusal(two, 150, "900 tokens reserved")
 
 
+async def test_what_is_billed_by_the_time_it_is_open_is_reserved_and_extended(
+    process: Callable[..., Process],
+) -> None:
+    one, two = process(MONEY), process(MONEY)
+    heard = 300 * 1_000_000_000
+    attempt = an_attempt("connected", Modality.STT)
+    await one.gate.reserve(attempt, lambda: Usage(audio_in_ns=heard))
+    await refusal(two, 800, "0.0000003 USD reserved")
+    # whoever listens to silence is open all the same
+    attempt.started_ns -= 2 * heard
+    one.gate.follow(attempt, lambda: Metered(Usage(), Quality.EXACT), lambda _: None)
+    await refusal(two, 150, r"0\.0000009\d* USD reserved")
+
+
 async def test_a_stream_that_finds_no_more_is_interrupted_after_a_grace(
     process: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:

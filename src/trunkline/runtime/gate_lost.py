@@ -17,6 +17,7 @@ from ..core.pricing import CORRECTION
 from ..core.scopes import Unit, used
 from .gate_holding import Note, decode_note
 from .gate_purse import Price
+from .gate_rules import estimated
 
 logger = logging.getLogger("trunkline")
 
@@ -59,8 +60,8 @@ class Lost:
         return True
 
     def _settle(self, attempt: Attempt, estimate: Usage) -> Entry:
+        attempt = estimated(attempt, estimate)
         attempt.outcome = "lost"
-        attempt.usage = estimate
         entry = Entry(
             # the attempt's own id: however often it is settled for the dead, it is one entry
             id=attempt.id,

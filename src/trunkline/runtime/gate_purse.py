@@ -336,7 +336,7 @@ class Purse:
     def grow(self, opening: Opening, usage: Usage) -> Shortage | None:
         """Reserve more for a stream that has used most of what it took."""
         attempt = opening.attempt
-        charge = self._price(estimated(attempt, usage))
+        charge = self._price(estimated(attempt, usage, now_ns() - attempt.started_ns))
         shortage: Shortage | None = None
         for place, (holding, taken) in enumerate(opening.takes):
             if holding.rule.of.unit in (Unit.STREAMS, Unit.REQUESTS):

@@ -190,9 +190,13 @@ class Rule:
         return f"of {told} {text(max(0, level.left or 0))} are left; room in {after:.1f} s", after
 
 
-def estimated(attempt: Attempt, usage: Usage) -> Attempt:
-    """``attempt`` as it would be priced if it used this."""
-    return msgspec.structs.replace(attempt, usage=usage)
+def estimated(attempt: Attempt, usage: Usage, open_ns: int = 0) -> Attempt:
+    """``attempt`` as it would be priced if it used this, and were open for so long.
+
+    Audio takes at least its own time.
+    """
+    open_ns = max(attempt.duration_ns, usage.audio_in_ns, open_ns)
+    return msgspec.structs.replace(attempt, usage=usage, duration_ns=open_ns)
 
 
 def strongest(steps: Iterable[Step], action: Action) -> Step | None:
