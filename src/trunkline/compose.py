@@ -245,7 +245,7 @@ class Trunkline:
             model = ref.model or how.default_model
             live: Any = self._client(candidate.connection, how, closing)
             ref = replace(ref, model=how.models.get(model, model))
-            return replace(candidate, ref=ref, options=options, live=live)
+            return replace(candidate, ref=ref, options=options, live=live, shared=True)
         live = catalog.build(
             row,
             modality,
@@ -289,17 +289,17 @@ class Trunkline:
         if not shared.users:
             if self._clients.get(shared.connection.name) is shared:
                 del self._clients[shared.connection.name]
+            await self.engine.unused(shared.client)
             await shared.client.aclose()
 
     async def aclose(self) -> None:
         """Close every stream and bring this process's journal into the ledger, bounded in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STREAM_SECONDS):
+                cheaper, self._cheaper = self._cheaper, {}
+                for built in filter(None, cheaper.values()):
+                    self.engine.retire(*built)
                 await self.engine.aclose()
-                for built in self._cheaper.values():
-                    if built is not None:
-                        await built[1]()
-        self._cheaper.clear()
         await asyncio.to_thread(self._rest)
 
     def _rest(self) -> None:

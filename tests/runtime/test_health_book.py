@@ -18,6 +18,7 @@ import pytest
 from trunkline.core.health import HealthPolicy, Transition
 from trunkline.core.models import Candidate, ModelRef, Purpose
 from trunkline.core.ports import Follower, SharedState
+from trunkline.runtime import health
 from trunkline.runtime.health import HealthBook
 from trunkline.store.shared import SQLiteSharedState
 from trunkline.store.shared_local import InMemorySharedState
@@ -308,6 +309,24 @@ def test_a_failing_listener_harms_neither_the_call_nor_the_others(
     record(book, A, FAULT)
     assert len(told.heard) == 1
     assert [r.levelno for r in caplog.records] == [logging.ERROR]
+
+
+def test_of_many_names_those_are_known_that_came_last(
+    clock: Clock, shared: SharedState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_KEPT", 8)
+    one, two = (HealthBook(shared, now=clock) for _ in range(2))
+    named = [Candidate(ModelRef("a", f"model-{number}"), "env") for number in range(100)]
+    for candidate in named:
+        record(one, A, FAULT)
+        record(one, candidate, FAULT)
+        record(one, A, "ok")
+        clock.forward(1.0)
+    for book in (one, two):
+        assert [candidate for candidate in named if not book.allows(candidate.key)] == named[-7:]
+        assert book.health(A.key).window, "who is called all the time is not forgotten"
+        clock.forward(3600)
+        assert len(book.due_for_probe()) == 7
 
 
 def test_cancelled_attempts_leave_no_trace(clock: Clock) -> None:

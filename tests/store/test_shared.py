@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trunkline.core.ports import SharedRecord, SharedState
+from trunkline.store import shared, shared_file
 from trunkline.store.shared import SHARED_NAME, SQLiteSharedState
 from trunkline.store.shared_local import InMemorySharedState
 
@@ -376,6 +378,23 @@ def test_a_directory_that_cannot_be_made_is_no_obstacle(
     state.put("key", b"", 1)
     wait_until(lambda: complaints(caplog))
     assert heard.known == {}
+    state.close()
+
+
+def test_records_and_leases_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (shared, shared_file):
+        monkeypatch.setattr(module, "KEPT", 10)
+    monkeypatch.setattr(shared_file, "_FORGET_EVERY", 1)
+    for process in range(3):
+        state = SQLiteSharedState(tmp_path)
+        for number in range(40):
+            state.put(f"{process} {number}", b"", number)
+            state.lease(f"{process} {number}", "owner", 0.0)
+        state.close()
+    with closing(sqlite3.connect(tmp_path / SHARED_NAME)) as file:
+        assert file.execute("SELECT count(*) FROM leases").fetchone()[0] <= 1
+    state = SQLiteSharedState(tmp_path)
+    assert heard_by(state).known.keys() == {f"2 {number}" for number in range(30, 40)}
     state.close()
 
 

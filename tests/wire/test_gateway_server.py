@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import sys
 import time
@@ -33,6 +34,7 @@ from gateway_house import (
 from llm_server import DONE, Answer, ChatServer, delta, say
 
 from trunkline.gateway import exchange, protocol
+from trunkline.gateway.server import listen
 from trunkline.store.ingest import LEDGER_NAME
 
 MAIN = "import sys; from trunkline.cli import main; main()"
@@ -332,6 +334,15 @@ async def test_a_client_that_never_reads_slows_its_provider_and_is_given_up(
         await until(lambda: len(house.attempts) == 2, 10)
         assert {attempt.outcome for attempt in house.attempts} == {"ok", "cancelled"}
         writer.transport.abort()
+
+
+async def test_no_answer_waits_for_an_acknowledgement() -> None:
+    with (
+        listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_sockets_without_a_door_are_404(tmp_path: Path) -> None:

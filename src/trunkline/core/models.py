@@ -137,9 +137,9 @@ class Candidate:
     again; 0 is as fast as it goes. ``turn_seconds`` is how long after the last word it may wait for
     the speaker to go on before it calls the words final; ``flush_is_final`` says that a flush makes
     them final at once. ``own`` marks an instance that the user built: what is inside it is
-    known to nobody else. ``tier`` and ``region`` are what the connection says of its account, for
-    prices that differ by them; ``surcharges`` are options that cost more than the model's rate,
-    and what is sold by them.
+    known to nobody else, and ``shared`` one that serves other plans as well. ``tier`` and
+    ``region`` are what the connection says of its account, for prices that differ by them;
+    ``surcharges`` are options that cost more than the model's rate, and what is sold by them.
     """
 
     ref: ModelRef
@@ -150,6 +150,7 @@ class Candidate:
     turn_seconds: float = 0.0
     flush_is_final: bool = False
     own: bool = False
+    shared: bool = False
     tier: str = ""
     region: str = ""
     surcharges: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)

@@ -41,7 +41,7 @@ from ..errors import (
     UsageError,
 )
 from ..store.process import own
-from .closing import CLOSE_SECONDS, say_farewell
+from .closing import CLOSE_SECONDS, InUse, say_farewell
 from .deadline import Watch
 from .gate import Gate
 from .gate_rules import Audience
@@ -80,8 +80,7 @@ class Engine:
     def _begin(self) -> None:
         self._closing: set[asyncio.Task[Any]] = set()
         self._standing: set[asyncio.Task[None]] = set()
-        self._in_use: dict[int, int] = {}
-        self._waiting: list[asyncio.Future[None]] = []
+        self._in_use = InUse()
 
     def after_fork(self) -> None:
         """The parent's streams and tasks stay with it and its event loop."""
@@ -304,8 +303,7 @@ class Engine:
             raise
         except Exception as error:  # a plugin's boundary: its methods raise what they like
             raise ProviderFault(f"the provider's plugin raised {type(error).__name__}") from error
-        live = id(candidate.live)
-        self._in_use[live] = self._in_use.get(live, 0) + 1
+        self._in_use.add(id(candidate.live))
         return stream
 
     def _deadlines(self, plan: Plan, candidate: Candidate) -> Deadlines:
@@ -363,39 +361,34 @@ class Engine:
         """
         rest = stream.close()
         if rest is None:
-            self._release(live)
+            self._in_use.remove(live)
             return
 
         async def close() -> None:
             try:
                 await say_farewell(stream, rest, late)
             finally:
-                self._release(live)
+                self._in_use.remove(live)
 
         self._spawn(close())
 
-    def _release(self, live: int) -> None:
-        left = self._in_use.pop(live, 1) - 1
-        if left:
-            self._in_use[live] = left
-        else:
-            for released in self._waiting:
-                if not released.done():
-                    released.set_result(None)
-            self._waiting.clear()
-
     def retire(self, plan: Plan, closing: Callable[[], Awaitable[None]]) -> None:
-        """Close what ``plan`` was made of as soon as no attempt uses it any more."""
-        lives = {id(candidate.live) for candidate in plan.candidates}
+        """Close what ``plan`` was made of as soon as no attempt uses it any more.
+
+        What it shares with other plans, and those may use at any time, is not waited for:
+        ``closing`` waits with ``unused`` where nobody else is left.
+        """
+        lives = [candidate.live for candidate in plan.candidates if not candidate.shared]
 
         async def retired() -> None:
-            while not lives.isdisjoint(self._in_use):
-                released = asyncio.get_running_loop().create_future()
-                self._waiting.append(released)
-                await released
+            await self.unused(*lives)
             await closing()
 
         self._spawn(retired())
+
+    async def unused(self, *lives: Any) -> None:
+        """Wait until no attempt uses any of ``lives``."""
+        await self._in_use.none_of(set(map(id, lives)))
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run ``work``, which ends soon, in a task that ``settled`` waits for."""

@@ -1,10 +1,13 @@
-"""The farewell of a provider's stream: bounded, in the background, and sometimes with its usage."""
+"""The farewell of a provider's stream: bounded, in the background, and sometimes with its usage.
+
+And when that of what serves streams may come: once nobody uses it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Set
 from typing import Any
 
 from ..core.models import Usage
@@ -16,6 +19,34 @@ CLOSE_SECONDS = 5.0
 
 Rest = Coroutine[Any, Any, Usage | None]
 """What closing a stream leaves to wait for; it may bring the usage that came at the end."""
+
+
+class InUse:
+    """How often each of the things that serve is in use, by ``id``; of one event loop."""
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def add(self, live: int) -> None:
+        self._counts[live] = self._counts.get(live, 0) + 1
+
+    def remove(self, live: int) -> None:
+        left = self._counts.pop(live, 1) - 1
+        if left:
+            self._counts[live] = left
+            return
+        for free in self._waiting:
+            if not free.done():
+                free.set_result(None)
+        self._waiting.clear()
+
+    async def none_of(self, lives: Set[int]) -> None:
+        """Wait until nobody uses any of ``lives``."""
+        while not lives.isdisjoint(self._counts):
+            free = asyncio.get_running_loop().create_future()
+            self._waiting.append(free)
+            await free
 
 
 async def say_farewell(

@@ -16,6 +16,7 @@ from ..clock import now_ns
 from ..core.budgets import Action
 from ..core.events import BudgetReached
 from ..core.models import Attempt, Charge, Entry, Identity, Modality, Usage
+from ..core.newest import Newest
 from ..core.ports import GateStore, Level, Said
 from ..core.scopes import Unit
 from ..errors import StoreError
@@ -30,6 +31,9 @@ Spare = Callable[[Holding, int], bool]
 
 _REMEMBERED = 4096
 """Callers whose pools are known without matching scopes again."""
+
+_TOLD = 16_384
+"""Thresholds of pools that are known to have been told; a pool a call makes ever new ones."""
 
 _AWAY_SECONDS = 1.0
 """How long a store that could not be used is not asked again, so that nobody waits for it."""
@@ -58,7 +62,7 @@ class Purse:
         self._holdings: dict[str, Holding] = {}
         self._earlier: list[Holding] = []
         self._openings: dict[str, Opening] = {}
-        self._told: set[tuple[str, int, int]] = set()
+        self._told: Newest[tuple[str, int, int], None] = Newest(_TOLD)
         self._number = 0
         self._away_until = 0.0
         self._is_news = False
@@ -311,8 +315,9 @@ class Purse:
             holding.routes = tuple([step.route for step in steps if step.route])
         for step in steps:
             said = (holding.pool, holding.period.start_ns, step.at)
-            if said not in self._told:
-                self._told.add(said)
+            is_news = said not in self._told
+            self._told[said] = None
+            if is_news:
                 self._reached(
                     BudgetReached(
                         budget=budget.name,

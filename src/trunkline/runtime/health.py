@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
@@ -40,6 +41,9 @@ logger = logging.getLogger("trunkline")
 
 _WINDOW_EVERY_NS = 2_000_000_000
 """Between two puts of one key's window, by whichever process: each wakes every other one."""
+
+_KEPT = 1024
+"""Keys that are remembered: a client may name any model, and one that nobody has is ill, too."""
 
 _BREAKER = "breaker"
 _WINDOW = "window"
@@ -84,7 +88,7 @@ class HealthBook:
         self.policy = policy
         self._shared = shared
         self._now = now
-        self._healths: dict[str, Health] = {}
+        self._healths: OrderedDict[str, Health] = OrderedDict()
         self._barred: frozenset[str] = frozenset()
         self._listeners: dict[object, Listener] = {}
         self._unfollow: Callable[[], object] | None = None
@@ -258,9 +262,14 @@ class HealthBook:
 
     def _keep(self, key: str, health: Health) -> None:
         self._healths[key] = health
+        self._healths.move_to_end(key)
         is_barred = health.breaker.state is not State.CLOSED
         if is_barred != (key in self._barred):
             self._barred ^= {key}
+        if len(self._healths) > _KEPT:
+            longest_ago, _ = self._healths.popitem(last=False)
+            self._barred -= {longest_ago}
+            self._windows_put.pop(longest_ago, None)
 
     def _share(
         self, shared: SharedState, key: str, before: Health, after: Health, now: int

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..core.models import Candidate
+from ..core.newest import Newest
 
 T = TypeVar("T")
+
+_KEPT = 1024
+"""Of what is named: callers may ask for any voice with any options."""
 
 
 class Learnt(Generic[T]):
@@ -20,7 +25,7 @@ class Learnt(Generic[T]):
 
     def __init__(self, new: Callable[[], T]) -> None:
         self._new = new
-        self._named: dict[tuple[str, str, str], T] = {}
+        self._named: Newest[tuple[str, str, bytes], T] = Newest(_KEPT)
         self._own: WeakKeyDictionary[Any, T] = WeakKeyDictionary()
 
     def about(self, candidate: Candidate) -> T:
@@ -31,7 +36,9 @@ class Learnt(Generic[T]):
             if found is None:
                 found = self._own[candidate.live] = self._new()
             return found
-        key = (candidate.key, candidate.ref.suffix, repr(candidate.options))
+        options = repr(candidate.options).encode("utf-8", "replace")  # of any length
+        digest = hashlib.blake2b(options, digest_size=16).digest()
+        key = (candidate.key, candidate.ref.suffix, digest)
         found = self._named.get(key)
         if found is None:
             found = self._named[key] = self._new()

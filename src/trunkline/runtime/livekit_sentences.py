@@ -8,6 +8,7 @@ from typing import Any
 from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions, tts
 
 from ..core.models import Usage
+from ..core.newest import Newest
 from .livekit_compat import set_expressive, told_tokens
 
 
@@ -21,7 +22,7 @@ class _Pace:
     tokens_out: int = 0
 
 
-_paces: dict[tuple[str, str], _Pace] = {}
+_paces: Newest[tuple[str, str], _Pace] = Newest(256)
 """Of the voices that are billed by tokens, by label and model."""
 
 

@@ -12,12 +12,14 @@ import logging
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..core.newest import Newest
 from ..core.ports import Follower, SharedRecord
 from .process import at_fork
-from .shared_file import SharedFile, is_damage, set_aside
+from .shared_file import KEPT, SharedFile, is_damage, set_aside
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +52,15 @@ class SQLiteSharedState:
     def __init__(self, directory: Path) -> None:
         self.path = directory / SHARED_NAME
         self._followers: dict[object, Follower] = {}
-        self._known: dict[str, SharedRecord] = {}
+        self._known: Newest[str, SharedRecord] = Newest(KEPT)
         self._begin()
         at_fork(self)
 
     def _begin(self) -> None:
         self._using = threading.Lock()  # held while SQLite works; never by put and release
         self._queueing = threading.Lock()  # held for a moment; guards the next three
-        self._unsaid: dict[str, SharedRecord] = {}
-        self._released: list[tuple[str, str]] = []
+        self._unsaid: Newest[str, SharedRecord] = Newest(KEPT)
+        self._released: deque[tuple[str, str]] = deque(maxlen=KEPT)
         self._thread: _Following | None = None
         self._file: SharedFile | None = None
         self._lost_at: float | None = None
@@ -140,15 +142,16 @@ class SQLiteSharedState:
             # To a file that was out of reach, or is new, everything is news. So nothing has to be
             # remembered of a write that failed.
             with self._queueing:
-                self._unsaid = dict(self._known)
+                self._unsaid.update(self._known)
         return self._file
 
     def _write(self, file: SharedFile) -> None:
         with self._queueing:
-            records, self._unsaid = self._unsaid, {}
-            released, self._released = self._released, []
+            records, released = list(self._unsaid.values()), list(self._released)
+            self._unsaid.clear()
+            self._released.clear()
         if records or released:
-            file.write(records.values(), released)
+            file.write(records, released)
 
     def _news(self, read: Sequence[SharedRecord]) -> list[SharedRecord]:
         with self._queueing:

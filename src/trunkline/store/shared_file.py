@@ -19,6 +19,12 @@ from .process import try_lock
 
 DAMAGED_SUFFIX = ".damaged"
 
+KEPT = 4096
+"""Records that are kept, those that changed last: some are named after what clients ask for."""
+
+_FORGET_EVERY = 64
+"""Writes of one connection, of which the first and then each of these drops what is too much."""
+
 _PATIENCE = 0.25
 """Seconds to wait for another process's write, which takes a tenth of a millisecond."""
 
@@ -56,6 +62,12 @@ WHERE owner = excluded.owner OR until_ns <= :now OR granted_ns > :now
 """
 
 _RELEASE = "DELETE FROM leases WHERE name = ? AND owner = ?"
+
+_FORGET = """
+DELETE FROM records
+WHERE change <= (SELECT change FROM records ORDER BY change DESC LIMIT 1 OFFSET ?)
+"""
+_FORGET_LEASES = "DELETE FROM leases WHERE until_ns <= ?"  # anybody may have those again
 
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -99,6 +111,7 @@ class SharedFile:
         self._path = path
         self._data_version: int | None = None
         self._change = 0
+        self._writes = 0
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._db = sqlite3.connect(
             path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
@@ -135,6 +148,10 @@ class SharedFile:
         with self._transaction():
             self._db.executemany(_PUT, [(r.key, r.value, r.version) for r in records])
             self._db.executemany(_RELEASE, released)
+            if self._writes % _FORGET_EVERY == 0:
+                self._db.execute(_FORGET, (KEPT,))
+                self._db.execute(_FORGET_LEASES, (now_ns(),))
+            self._writes += 1
 
     def changes(self) -> list[SharedRecord]:
         """What this connection has not read yet. Cheap when no other one has written."""
