@@ -14,15 +14,17 @@ import pytest
 from gating import MONEY, TOKENS, Process, an_attempt, per_token, spent, until
 from plugins import Ledger
 
+from trunkline.clock import now_ns
 from trunkline.core.budgets import Action, Budget, Step
 from trunkline.core.limits import Limit, Rate
 from trunkline.core.models import Identity, Modality, Quality, Usage
+from trunkline.core.ports import Override
 from trunkline.core.scopes import Dimension, Scope, Unit
 from trunkline.core.windows import Kind, Window
 from trunkline.errors import Refused
 from trunkline.runtime.gate import Gate
 from trunkline.runtime.meter import Metered
-from trunkline.store.gates import GATE_NAME
+from trunkline.store.gates import GATE_NAME, SQLiteGateStore
 
 SECOND = 1_000_000_000
 STREAMS = Limit("streams", Scope(), Unit.STREAMS, 2)
@@ -269,18 +271,51 @@ async def test_a_rate_refuses_with_the_time_to_retry_after(
     assert time.monotonic() - began > 0.9, "one request a second"
 
 
-async def test_tokens_beyond_the_estimate_make_later_ones_wait(
-    process: Callable[..., Process],
+@pytest.mark.parametrize(
+    ("unit", "used"),
+    [
+        (Unit.TOKENS, lambda n: Usage(tokens_in=n - n // 3, tokens_out=n // 3)),
+        (Unit.CHARACTERS, lambda n: Usage(characters=n)),
+        (Unit.AUDIO_SECONDS, lambda n: Usage(audio_in_ns=n * SECOND)),
+    ],
+)
+async def test_what_is_used_beyond_the_estimate_makes_later_ones_wait(
+    process: Callable[..., Process], unit: Unit, used: Callable[[int], Usage]
 ) -> None:
-    rate = Limit("tpm", Scope(), Unit.TOKENS, 1000, Rate(1000, 60 * SECOND, 1000))
-    one = process(rate)
-    await one.use(10, 1500)
-    await asyncio.sleep(0.2)
-    with pytest.raises(Refused) as refused:
-        await one.open(10)
-    assert refused.value.retry_after == pytest.approx(30.6, abs=5)
-    with pytest.raises(Refused, match="never leave room for more than 1000 tokens at once"):
-        await one.open(1001)
+    amount = 1000 * unit.base
+    rate = Limit("rate", Scope(), unit, amount, Rate(amount, 60 * SECOND, amount))
+    one, two = process(rate), process(rate)
+    attempt = an_attempt()
+    await one.gate.reserve(attempt, lambda: used(10))
+    one.gate.settle(attempt, Metered(used(1500), Quality.EXACT))
+
+    async def refused(estimate: int) -> Refused:
+        for _ in range(100):
+            attempt = an_attempt()
+            try:
+                await two.gate.reserve(attempt, lambda: used(estimate))
+            except Refused as refusal:
+                return refusal
+            two.gate.settle(attempt, Metered(used(estimate), Quality.EXACT))
+            await asyncio.sleep(0.1)
+        raise AssertionError("the other process was never told")
+
+    assert (await refused(10)).retry_after == pytest.approx(31, abs=10)
+    assert f"never leave room for more than {unit.text(amount)} at once" in str(await refused(1001))
+
+
+async def test_an_override_stands_in_processes_that_run_and_ends_by_itself(
+    process: Callable[..., Process], tmp_path: Path
+) -> None:
+    one = process(TOKENS)
+    await one.use(1000, 1000)
+    await refusal(one, 10, "1000 tokens are spent")
+    store = SQLiteGateStore(tmp_path / "state")
+    store.override(Override("tokens", 2000, now_ns() + 8 * SECOND, "fair"))
+    store.close()
+    await one.use(500, 100)
+    # after it the budget is spent, and more than that
+    await refusal(one, 10, "of 1000 tokens in total 1100 tokens are spent")
 
 
 async def test_a_stream_that_outlives_its_estimate_has_more_reserved(
