@@ -66,7 +66,11 @@ def test_an_option_is_what_is_sent_in_the_end(options: dict[str, Any], tier: str
 
 
 def test_what_a_plugin_was_built_with_and_told_since_is_seen() -> None:
-    from livekit.plugins import deepgram
+    from livekit.plugins import deepgram, openai
+
+    chat = openai.LLM(api_key="k", service_tier="flex")
+    assert option_of(chat, "service_tier", {}) == "flex"
+    assert option_of(openai.LLM(api_key="k"), "service_tier", {}) is None
 
     own = deepgram.STT(api_key="k")
     one = live_candidate(own)

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from livekit.agents import APIError, llm
@@ -24,7 +25,11 @@ TOLD = Usage(tokens_in=11, tokens_out=7)
 
 
 async def left(
-    place: Path, *steps: bytes | float | str, name: str = "openai/gpt-4.1", leaves: bool = True
+    place: Path,
+    *steps: bytes | float | str,
+    name: str = "openai/gpt-4.1",
+    leaves: bool = True,
+    **asked: Any,
 ) -> tuple[Recorded, list[Settlement], int]:
     """A chat that is left after its first words: its row, what came late, its budget's spend."""
     late: list[Settlement] = []
@@ -38,7 +43,7 @@ async def left(
         (place / "trunkline.yaml").write_text(json.dumps(said))
         trunkline.configure(place / "trunkline.yaml", place / "state")
         trunkline.on("late", late.append)
-        model = inference.LLM(name)
+        model = inference.LLM(name, extra_kwargs=asked)
         context = llm.ChatContext.empty()
         context.add_message(role="user", content="hello " * 30)
         async with model.chat(chat_ctx=context) as stream:
@@ -135,3 +140,40 @@ async def test_who_has_only_thought_has_said_nothing(tmp_path: Path) -> None:
     )
     assert (row.attempt.outcome, row.entries[0].usage.tokens_out) == ("empty_output", 100)
     assert spent == 9 + 100
+
+
+FLEX = {"service_tier": "flex"}
+FAST = {"service_tier": "priority"}
+BESIDE = {"extra_body": FLEX}
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "leaves", "tier", "charged"),
+    [
+        ({}, {}, False, "", (2_000, 8_000)),
+        ({}, {"service_tier": "default"}, False, "default", (2_000, 8_000)),
+        ({}, {"service_tier": "priority"}, False, "priority", (3_500, 14_000)),
+        (FAST, {"service_tier": "default"}, False, "default", (2_000, 8_000)),
+        (FAST, {}, False, "priority", (3_500, 14_000)),
+        ({}, {"service_tier": "flex"}, False, "flex", None),
+        (FLEX, {}, False, "flex", None),
+        (BESIDE, {}, False, "flex", None),
+        (BESIDE, {}, True, "flex", None),
+        ({}, {"service_tier": "flex"}, True, "flex", None),
+        ({}, {"service_tier": "batch"}, False, "batch", None),
+    ],
+)  # fmt: skip
+async def test_a_tier_has_its_own_rate_or_none(
+    tmp_path: Path,
+    asked: dict[str, Any],
+    told: dict[str, Any],
+    leaves: bool,
+    tier: str,
+    charged: tuple[int, int] | None,
+) -> None:
+    words = event(choices=[{"index": 0, "delta": {"content": "Good"}}], **told)
+    steps = (words, STALL) if leaves else (words, WHOLE, usage(), DONE)
+    row, _, _ = await left(tmp_path, *steps, leaves=leaves, **asked)
+    assert row.attempt.tier == tier
+    due = charged and charged[0] * TOLD.tokens_in + charged[1] * TOLD.tokens_out
+    assert row.nanos == due
