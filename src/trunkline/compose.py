@@ -12,10 +12,12 @@ import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from . import catalog
 from .catalog.pricelist import shipped
@@ -64,8 +66,7 @@ _TOLD_OUTSIDE = (EventName.FAILOVER, EventName.DEGRADED, EventName.RECOVERED, Ev
 """The events that webhooks may be asked for."""
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """What a caller asks a modality for: a name, and what it adds to the reference.
 
     ``suffix`` (language or voice) outranks the name's own; ``options`` are the provider's.
@@ -73,7 +74,7 @@ class Wanted:
 
     name: str
     suffix: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = {}
 
 
 @dataclass

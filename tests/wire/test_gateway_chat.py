@@ -30,7 +30,7 @@ from llm_server import CUT, DONE, NO_ANSWER, STALL, Answer, delta, event, say, u
 from trunkline.catalog import PROVIDERS, served_by
 from trunkline.core.budgets import FAREWELL
 from trunkline.core.models import Modality, Purpose
-from trunkline.gateway import exchange
+from trunkline.gateway import attendance, exchange
 
 
 async def streamed(house: Any, **more: Any) -> list[Any]:
@@ -444,9 +444,9 @@ async def test_a_limit_holds_for_the_key_that_came_in(tmp_path: Path, notice: st
 async def test_silence_is_kept_alive_before_and_after_the_first_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert exchange.SILENCE_SECONDS + exchange._TICK_SECONDS < 10, "LiveKit's clients give up then"
+    assert exchange.SILENCE_SECONDS + attendance.TICK_SECONDS < 10, "LiveKit's clients give up then"
     monkeypatch.setattr(exchange, "SILENCE_SECONDS", 0.3)
-    monkeypatch.setattr(exchange, "_TICK_SECONDS", 0.1)
+    monkeypatch.setattr(attendance, "TICK_SECONDS", 0.1)
     route = {"deadlines": {"first_content": 20, "idle": 20}}
     slow = [Answer([4.0, *say("late")]), Answer([delta(content="a"), 4.0, *say("b")])]
     async with serving(tmp_path, tuple(slow), route=route) as (house, _):

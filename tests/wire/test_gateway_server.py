@@ -33,7 +33,7 @@ from gateway_house import (
 )
 from llm_server import DONE, Answer, ChatServer, delta, say
 
-from trunkline.gateway import exchange, protocol
+from trunkline.gateway import attendance, exchange, protocol
 from trunkline.gateway.server import listen
 from trunkline.store.ingest import LEDGER_NAME
 
@@ -244,6 +244,7 @@ async def test_whoever_is_too_slow_is_hung_up_on(
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.4)
     monkeypatch.setattr(exchange, "BODY_SECONDS", 0.4)
+    monkeypatch.setattr(attendance, "TICK_SECONDS", 0.1)
     async with serving(tmp_path, say("Hi")) as (house, servers):
         for name, data, status in SLOW:
             got = await house.raw(data)
@@ -322,7 +323,7 @@ async def test_a_client_that_never_reads_slows_its_provider_and_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exchange, "STALL_SECONDS", 1.0)
-    monkeypatch.setattr(exchange, "_TICK_SECONDS", 0.2)
+    monkeypatch.setattr(attendance, "TICK_SECONDS", 0.2)
     piece = delta(content="x" * 500_000)
     async with serving(tmp_path, (Answer([piece] * 60), say("Hi"))) as (house, servers):
         _, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,6 +15,7 @@ from ..compose import Trunkline
 from ..core.models import Candidate, Identity, Modality, Plan
 from ..errors import TrunklineError
 from . import chat, models
+from .attendance import Attendance
 from .exchange import ClientGone, Exchange, Receive, Scope, Send
 from .refusal import Refusal, log_refusal, refusal_of
 from .switchboard import Switchboard
@@ -94,6 +96,7 @@ class Gateway:
 
     def __init__(self, trunkline: Trunkline, host: str = "127.0.0.1") -> None:
         self.house = Switchboard(trunkline, host)
+        self._attendance = Attendance()
         self.house.plans.probes = {
             Modality.LLM: self._probe_chat,
             Modality.STT: partial(self._probe_speech, Modality.STT),
@@ -103,29 +106,45 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             with self.house.working():
-                await self._http(Exchange(scope, receive, send))
+                exchange = Exchange(scope, receive, send)
+                self._attendance.come(exchange)
+                try:
+                    await self._http(exchange)
+                finally:
+                    self._attendance.leave(exchange)
+                    exchange.close()
         elif scope["type"] == "websocket":
             with self.house.working():
                 await self._socket(Socket(scope, receive, send))
 
     async def _http(self, exchange: Exchange) -> None:
         try:
+            await self._answer(exchange)
+        except asyncio.CancelledError:
+            if (over := exchange.called_off()) is None:
+                raise
+            if isinstance(over, Refusal):
+                await self._refuse_http(exchange, over)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        try:
             await self._open_door(exchange)
         except ClientGone:
             return
         except (Refusal, TrunklineError) as error:
             refusal = error if isinstance(error, Refusal) else refusal_of(error)
-            log_refusal(exchange.id, refusal)
+            await self._refuse_http(exchange, refusal)
         except Exception:  # the last boundary: one request must not take others with it
             logger.exception("request %s failed", exchange.id)
-            refusal = Refusal(500, "the gateway failed; its log knows the request by its id")
-        else:
-            return
+            told = "the gateway failed; its log knows the request by its id"
+            await self._refuse_http(exchange, Refusal(500, told))
+
+    @staticmethod
+    async def _refuse_http(exchange: Exchange, refusal: Refusal) -> None:
+        log_refusal(exchange.id, refusal)
         if not exchange.started:  # else it stays without its end: the client sees it cut
-            try:
+            with contextlib.suppress(ClientGone):
                 await exchange.refuse(refusal)
-            except ClientGone:
-                return
 
     async def _open_door(self, exchange: Exchange) -> None:
         path = exchange.path

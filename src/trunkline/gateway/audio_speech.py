@@ -31,23 +31,23 @@ async def say(house: Switchboard, exchange: Exchange) -> None:
     with house.plans.lease(asked.ask) as plan:
         _check_speed(asked, plan)
     answer = SpeechAnswer(exchange, asked)
-    async with exchange.attended(answer.keep_alive if asked.events else None):
-        try:
-            if is_speakable(asked.text):
-                line = SpokenLine(answer)
-                line.audience = exchange.principal.audience
-                line.push(asked.text)
-                line.end()
-                await speak(house, asked.ask, identity, line)
-            else:
-                answer.say_nothing()
-        except TrunklineError as error:
-            if not (asked.events and exchange.started):
-                raise
-            log_refusal(exchange.id, refusal := refusal_of(error))
-            await answer.fail(refusal)
+    exchange.begin(answer.keep_alive if asked.events else None)
+    try:
+        if is_speakable(asked.text):
+            line = SpokenLine(answer)
+            line.audience = exchange.principal.audience
+            line.push(asked.text)
+            line.end()
+            await speak(house, asked.ask, identity, line)
         else:
-            await answer.end()
+            answer.say_nothing()
+    except TrunklineError as error:
+        if not (asked.events and exchange.started):
+            raise
+        log_refusal(exchange.id, refusal := refusal_of(error))
+        await answer.fail(refusal)
+    else:
+        await answer.end()
 
 
 def _check_speed(asked: SpeechAsked, plan: Plan) -> None:

@@ -40,19 +40,19 @@ async def transcribe(house: Switchboard, exchange: Exchange) -> None:
         plan = replace(leased, deadlines=patient(leased.deadlines, recording))
         answer = TranscriptAnswer(exchange, asked, Transcript(recording.seconds))
         line = RecordingLine(recording, answer, plan, voice_activity())
-        async with exchange.attended(answer.keep_alive if asked.stream else None):
-            try:
-                await house.trunkline.engine.run(line, plan, identity)
-            except TrunklineError as error:
-                if not exchange.started:
-                    raise
-                log_refusal(exchange.id, refusal := refusal_of(error))
-                await exchange.write(event(refusal.json(exchange.id)))
-                await exchange.end()
-            else:
-                await answer.end()
-            finally:
-                line.close()
+        exchange.begin(answer.keep_alive if asked.stream else None)
+        try:
+            await house.trunkline.engine.run(line, plan, identity)
+        except TrunklineError as error:
+            if not exchange.started:
+                raise
+            log_refusal(exchange.id, refusal := refusal_of(error))
+            await exchange.write(event(refusal.json(exchange.id)))
+            await exchange.end()
+        else:
+            await answer.end()
+        finally:
+            line.close()
 
 
 class TranscriptAnswer:

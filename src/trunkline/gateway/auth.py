@@ -68,6 +68,9 @@ class Principal:
         return Audience.CALLER if self.is_agent else Audience.ANYBODY
 
 
+NOBODY = Principal("")
+
+
 class Keyring:
     """What opens the doors: every key pair and bearer key of the settings, or LiveKit's dev pair.
 

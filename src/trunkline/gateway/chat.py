@@ -35,13 +35,13 @@ async def complete(house: Switchboard, exchange: Exchange) -> None:
     ask = Ask(Modality.LLM, Wanted(asked.model), provider=provider)
     await house.ready_for(ask)
     with house.plans.lease(ask) as plan:
-        async with exchange.attended(keep_alive):
-            line = ChatLine(plan, asked, answer)
-            # a judge or a simulation has that class, and would take a notice for an answer
-            is_heard = asked.inference_class != "low"
-            line.audience = exchange.principal.audience if is_heard else Audience.NOBODY
-            if line.audience is Audience.NOBODY or not await _parted(house, identity, answer):
-                await _serve(house, plan, line, identity, answer)
+        exchange.begin(keep_alive)
+        line = ChatLine(plan, asked, answer)
+        # a judge or a simulation has that class, and would take a notice for an answer
+        is_heard = asked.inference_class != "low"
+        line.audience = exchange.principal.audience if is_heard else Audience.NOBODY
+        if line.audience is Audience.NOBODY or not await _parted(house, identity, answer):
+            await _serve(house, plan, line, identity, answer)
 
 
 async def _parted(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..core.models import Candidate
 from ..runtime.chat import ChatDelta
 from ..runtime.wire_llm import WireLLM
@@ -26,8 +28,9 @@ class _Answer:
     def __init__(self, exchange: Exchange, *, wants_usage: bool) -> None:
         self.exchange = exchange
         self._wants_usage = wants_usage
-        self._waiting: list[bytes] = []
-        self._ready: list[bytes] = []
+        self._waiting: list[Any] = []
+        self._ready: list[Any] = []
+        """Chunks as they leave; of an answer that leaves whole, the text of what is alike."""
         self._renderer: Renderer | None = None
         self._finished = False
         self._headers: Headers = ()
@@ -47,7 +50,7 @@ class _Answer:
         if self._renderer is not None:
             self._waiting += self._renderer.chunks(delta, usage=self._wants_usage)
         elif delta.raw and (delta.usage is None or self._wants_usage or not is_only_usage(delta)):
-            self._waiting.append(delta.raw)
+            self._waiting.append(delta.text if delta.is_alike and self.whole else delta.raw)
         if delta.finish_reason:
             self._finished = True
         if delta.text or delta.tool_calls:

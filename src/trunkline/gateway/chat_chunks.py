@@ -5,7 +5,7 @@ https://platform.openai.com/docs/api-reference/chat-streaming
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -116,18 +116,27 @@ def usage_of(usage: Usage) -> dict[str, Any]:
     }
 
 
-def whole(chunks: list[bytes]) -> bytes:
-    """The completion that ``chunks`` add up to; fields that are not OpenAI's add up as well."""
+def whole(chunks: Iterable[bytes | str]) -> bytes:
+    """The completion that ``chunks`` add up to; fields that are not OpenAI's add up as well.
+
+    A text among them goes on with the one of the chunk before it.
+    """
     completion: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
     texts: dict[int, list[str]] = {}
-    for chunk in map(msgspec.json.decode, chunks):
+    told: list[str] = []
+    for payload in chunks:
+        if isinstance(payload, str):
+            told.append(payload)
+            continue
+        chunk = msgspec.json.decode(payload)
         for part in chunk.pop("choices", None) or ():
             index = part.get("index") or 0
             choice = choices.setdefault(index, {"message": {}})
             delta = part.pop("delta", None) or {}
             if isinstance(text := delta.get("content"), str):  # one a token: added up at the end
-                texts.setdefault(index, []).append(text)
+                told = texts.setdefault(index, [])
+                told.append(text)
                 del delta["content"]
             _add(choice["message"], delta)
             if part.keys() != _PLACE or part["finish_reason"] is not None:
@@ -147,6 +156,7 @@ def whole(chunks: list[bytes]) -> bytes:
 
 
 _PLACE = {"index", "finish_reason"}
+
 
 _ONCE = frozenset({"role", "id", "type", "name", "index", "finish_reason"})
 """Text that a stream sends whole; all other text comes in pieces."""

@@ -68,6 +68,8 @@ class _HeldSink:
 class ChatLine(TextLine):
     """A chat whose messages are OpenAI's own, and whose answer leaves as it comes."""
 
+    is_read_here = False
+
     def __init__(self, plan: Plan, asked: Asked, sink: Sink) -> None:
         super().__init__(plan)
         self._asked = asked
@@ -132,6 +134,8 @@ class ChatLine(TextLine):
 
 def _tier(candidate: Candidate, asked: Asked) -> dict[str, Any]:
     """What the provider calls the class that was asked for; one without tiers has one speed."""
+    if not asked.inference_class:
+        return {}
     row = catalog.in_use(candidate.ref.provider)
     how = row.llm if row is not None else None
     tier = how.service_tiers.get(asked.inference_class) if isinstance(how, catalog.Wire) else None

@@ -5,7 +5,6 @@ https://platform.openai.com/docs/api-reference/chat/create
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -49,8 +48,7 @@ class _Known(msgspec.Struct):
     stream_options: _StreamOptions | None = None
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """A chat as a client asks for it. ``params`` are all further fields, by their OpenAI names.
 
     ``inference_class`` is LiveKit's scheduling class, empty for none.
@@ -58,8 +56,8 @@ class Asked:
 
     messages: list[dict[str, Any]]
     model: str = AUTO
-    tools: list[dict[str, Any]] = field(default_factory=list)
-    params: dict[str, Any] = field(default_factory=dict)
+    tools: list[dict[str, Any]] = []
+    params: dict[str, Any] = {}
     stream: bool = False
     wants_usage: bool = False
     inference_class: str = ""
@@ -87,10 +85,10 @@ def checked(body: bytes, kind: type[T]) -> tuple[dict[str, Any], T]:
 def read(body: bytes, inference_class: str = "") -> Asked:
     """Read a request. Raises Refusal (400) naming the field."""
     data, known = checked(body, _Known)
-    for name in BESIDE_THE_BODY:
-        if name in data:
-            told = f"{name} is a way of the openai package to add to a request, no field of one"
-            raise Refusal(400, told, param=name)
+    if not BESIDE_THE_BODY.isdisjoint(data):
+        name = min(BESIDE_THE_BODY.intersection(data))
+        told = f"{name} is a way of the openai package to add to a request, no field of one"
+        raise Refusal(400, told, param=name)
     options = known.stream_options
     return Asked(
         messages=data["messages"],

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
 import msgspec
+from msgspec import structs
 
 from .. import catalog
 from ..compose import Trunkline, Wanted
@@ -31,8 +32,7 @@ _BARRED = frozenset("\\%?#")
 Probe = Callable[[Candidate, Plan], Awaitable[None]]
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """What a client asks a modality for. ``sample_rate`` is for the voices that take one.
 
     ``provider`` names who must serve: of a route's candidates those it serves, else the provider
@@ -47,7 +47,7 @@ class Ask:
     provider: str = ""
     sample_rate: int | None = None
     language: str = ""
-    wishes: Mapping[str, Any] = field(default_factory=dict)
+    wishes: dict[str, Any] = {}
 
     @property
     def key(self) -> bytes:
@@ -64,6 +64,27 @@ class _Built:
     retired: bool = False
 
 
+class Lease:
+    """A plan that stays open for as long as the block needs it."""
+
+    __slots__ = ("_built", "_done")
+
+    def __init__(self, built: _Built, done: Callable[[_Built], None]) -> None:
+        self._built = built
+        self._done = done
+
+    def __enter__(self) -> Plan:
+        built = self._built
+        built.users += 1
+        if built.prober is not None:
+            built.prober.look(built.plan)
+        return built.plan
+
+    def __exit__(self, *_: object) -> None:
+        self._built.users -= 1
+        self._done(self._built)
+
+
 @dataclass
 class Plans:
     """The plans of this process. ``probes`` is how each modality finds out that one is well."""
@@ -75,34 +96,19 @@ class Plans:
     _built: dict[bytes, _Built] = field(default_factory=dict)
     _http: aiohttp.ClientSession | None = None
 
-    @contextlib.contextmanager
-    def lease(self, ask: Ask) -> Iterator[Plan]:
+    def lease(self, ask: Ask) -> Lease:
         """The plan for ``ask``, which stays open for as long as the block needs it.
 
         Lease anew for each request or utterance: so an operator's change reaches running calls.
         Raises UsageError when nothing here serves what is asked.
         """
-        with self._used(self._find(ask)) as plan:
-            yield plan
+        return Lease(self._find(ask), self._close_if_done)
 
-    @contextlib.contextmanager
-    def own(self, ask: Ask) -> Iterator[Plan]:
+    def own(self, ask: Ask) -> Lease:
         """The same for options that nobody shares, such as words of a call: it is not kept."""
         built = self._build(ask)
         built.retired = True
-        with self._used(built) as plan:
-            yield plan
-
-    @contextlib.contextmanager
-    def _used(self, built: _Built) -> Iterator[Plan]:
-        built.users += 1
-        try:
-            if built.prober is not None:
-                built.prober.look(built.plan)
-            yield built.plan
-        finally:
-            built.users -= 1
-            self._close_if_done(built)
+        return Lease(built, self._close_if_done)
 
     @property
     def in_use(self) -> int:
@@ -184,7 +190,8 @@ class Plans:
             return replace(plan, candidates=own)
         if name.partition("/")[0] != provider:
             name = f"{provider}/{name}"
-        return self.trunkline.plan(ask.modality, replace(ask.wanted, name=name), ask.fallback)
+        wanted = structs.replace(ask.wanted, name=name)
+        return self.trunkline.plan(ask.modality, wanted, ask.fallback)
 
     def _in_language(self, plan: Plan, language: str) -> Plan:
         """``plan`` with every voice in ``language`` that takes one and has none of its own."""

@@ -1,5 +1,5 @@
 """uvicorn's protocols with what they lack: limits for the head of a request, one form for every
-refusal, and an end for every connection.
+refusal, word of a hang-up, and an end for every connection.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import http
 import re
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -29,7 +29,10 @@ the end of HTTP, though nobody has agreed to it."""
 
 
 class Protocol(HttpToolsProtocol):
-    """Closes a connection whose request is slow to begin, or begins without end."""
+    """Closes a connection whose request is slow to begin, or begins without end.
+
+    It tells at once when a client hangs up: to ask for that takes a task for each request.
+    """
 
     _timer: asyncio.TimerHandle | None = None
     """Runs while a head is expected."""
@@ -48,6 +51,7 @@ class Protocol(HttpToolsProtocol):
         if self._served is not None and not self._is_idle:
             self._served.disconnected = True
             self._served.message_event.set()
+            cast(dict[str, Any], self._served.scope).get(exchange.HUNG_UP, _nobody)()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -86,6 +90,11 @@ class Protocol(HttpToolsProtocol):
     def _ended(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
         self._rest.watch()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if not self.pipeline:  # else it is paused because of requests that wait
+            self.flow.resume_reading()  # after a large body it is not, and no hang-up is heard
 
     def send_400_response(self, msg: str) -> None:
         """Tell what is wrong with the head, as the doors tell theirs, and hang up."""
@@ -183,3 +192,7 @@ def _refused(status: int, told: str) -> bytes:
         b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
         % (status, http.HTTPStatus(status).phrase.encode(), request_id.encode(), len(body), body)
     )
+
+
+def _nobody() -> None:
+    """Who hears of a hang-up before the request was begun."""

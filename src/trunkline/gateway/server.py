@@ -69,6 +69,7 @@ def configured(gateway: Gateway) -> uvicorn.Config:
         log_level="critical",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=1,
         ws_max_size=_FRAME_LIMIT,

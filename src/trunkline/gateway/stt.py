@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import replace
 
 from livekit import rtc
 from livekit.agents import APIError
 from livekit.agents.stt import SpeechEventType
+from msgspec import structs
 
 from ..compose import Wanted
 from ..core.models import Identity, Modality, Plan
@@ -228,7 +228,7 @@ class Hearing:
             before.suffix if changes.language is None else changes.language,
             {option: value for option, value in merged.items() if value is not None},
         )
-        ask = replace(self._ask, wanted=wanted)
+        ask = structs.replace(self._ask, wanted=wanted)
         if ask == self._ask:
             return
         self._is_own = self._is_own or changes.extra is not None

@@ -10,7 +10,7 @@ import asyncio
 import msgspec
 
 from ..clock import new_id
-from .auth import Principal
+from .auth import NOBODY
 from .exchange import JSON, STALL_SECONDS, ClientGone, Receive, Scope, Send, clean_path
 from .exchange import decoded_headers as headers_of
 from .refusal import Refusal
@@ -31,7 +31,7 @@ class Socket:
         self.path = clean_path(scope["path"])
         self.headers = headers_of(scope)
         self.query: bytes = scope["query_string"]
-        self.principal = Principal("")
+        self.principal = NOBODY
         self.accepted = False
         self.is_over = False
         self._receive = receive

@@ -228,7 +228,8 @@ class Engine:
                     if attempt.first_output_after_ns is None:
                         attempt.first_output_after_ns = monotonic_ns() - begun
                         side.ahead()
-                        await asyncio.sleep(0)  # the caller waits for this: let it go out now
+                        if line.is_read_here:
+                            await asyncio.sleep(0)  # the caller waits for this: let it go out now
             watch.stop()
             line.finish()
             if attempt.first_output_after_ns is None:

@@ -26,7 +26,8 @@ class ChatDelta(msgspec.Struct):
 
     ``usage`` arrives at the end, from some providers with every piece, as it stands by then.
     ``finish_reason`` is ``stop``, ``length``, ``tool_calls``, ``content_filter`` or a vendor's own
-    word. ``raw`` is the provider's own chunk in JSON, where it was asked for.
+    word. ``raw`` is the provider's own chunk in JSON, where it was asked for; ``is_alike`` says
+    that it is the chunk before it with this ``text``.
     """
 
     id: str = ""
@@ -37,6 +38,7 @@ class ChatDelta(msgspec.Struct):
     finish_reason: str = ""
     service_tier: str = ""
     raw: bytes = b""
+    is_alike: bool = False
 
     @property
     def content(self) -> bool:

@@ -81,6 +81,8 @@ class Line(ABC, Generic[Out]):
     modality: ClassVar[Modality]
     watch: Watch | None = None
     audience: Audience = Audience.ANYBODY
+    is_read_here: ClassVar[bool] = True
+    """Whether its output is read by another task of this loop, which gets its turn in a pause."""
     may_ask: Callable[[], bool] = staticmethod(lambda: False)
     """Whether somebody who is well is left to ask after the current candidate."""
 

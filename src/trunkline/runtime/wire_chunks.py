@@ -17,6 +17,7 @@ from ..core.quirks import ChatQuirks
 from ..errors import ProtocolViolation, ProviderFault
 from .chat import ChatDelta, ToolCall
 from .meter import with_thoughts
+from .wire_alike import Alike
 from .wire_errors import ErrorBody, from_event
 
 
@@ -93,6 +94,9 @@ class _Chunk(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(_Chunk).decode
 
+_LESSONS = 4
+"""Chunks of an answer that others are expected to be like, at most: some send none alike."""
+
 
 class ChunkReader:
     """The state of one answer: give it each payload in turn, and ``end`` after the last.
@@ -113,6 +117,8 @@ class ChunkReader:
         self.finish_reason = ""
         self._secrets = secrets
         self._verbatim = verbatim
+        self._alike: Alike | None = None
+        self._lessons = _LESSONS
         self._tools = _ToolAssembly()
         self._thinking = _ThinkingFilter(*quirks.think_tags) if quirks.think_tags else None
 
@@ -121,6 +127,14 @@ class ChunkReader:
 
         Raises ProtocolViolation for what is not a chunk, and the error a provider sent in one.
         """
+        if self._alike is not None:
+            text = self._alike.text_of(payload)
+            if text is not None:
+                delta = ChatDelta(self.id, raw=payload if self._verbatim else b"")
+                self._show(text, delta)
+                delta.is_alike = delta.text == text
+                return delta if self._verbatim or delta.text else None
+            self._alike = None
         try:
             chunk = _decode(payload)
         except (ValueError, RecursionError) as error:
@@ -139,6 +153,9 @@ class ChunkReader:
                 self._choose(choice, delta)
         if chunk.usage is not None:
             self.is_counted = bool(self.finish_reason)
+        if delta.text and self._lessons:
+            self._lessons -= 1
+            self._alike = Alike.to(payload)
         if self._verbatim:
             is_whole = choices and choices[0].message is not None
             delta.raw = _as_chunk(payload) if is_whole else payload
@@ -179,7 +196,7 @@ class ChunkReader:
         if reason in ("tool_calls", "stop"):
             delta.tool_calls += self._tools.finish()
 
-    def _show(self, text: str, delta: ChatDelta, *, final: bool) -> None:
+    def _show(self, text: str, delta: ChatDelta, *, final: bool = False) -> None:
         if self._thinking is not None:
             text = self._thinking.visible(text, final=final)
         delta.text = text

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from types import SimpleNamespace
+from functools import lru_cache
 from typing import Any, Self
 
 import aiohttp
+from aiohttp.payload import BytesPayload
 
 from .._version import __version__
 from ..core.models import Usage
@@ -23,6 +24,7 @@ from .chat import ChatDelta, ChatRequest
 from .sse import SseParser, WholeBody
 from .wire_chunks import ChunkReader
 from .wire_errors import from_status, from_transport
+from .wire_pool import Connector, has_served
 from .wire_request import WireRequest, encode, endpoint, header_value
 
 KEEP_ALIVE = 120.0
@@ -134,24 +136,24 @@ class WireLLM:
     async def _send(
         self, session: aiohttp.ClientSession, stream: WireStream, request: WireRequest
     ) -> aiohttp.ClientResponse:
-        return await session.post(
-            self._url,
-            data=request.body,
-            headers=request.headers,
-            params=request.query,
-            allow_redirects=False,
-            trace_request_ctx=stream,
-            timeout=aiohttp.ClientTimeout(total=None, connect=stream.connect_timeout),
-        )
+        try:
+            return await session.post(
+                self._url,
+                data=BytesPayload(request.body),  # aiohttp would search for what bytes are
+                headers=request.headers,
+                params=request.query,
+                allow_redirects=False,
+                timeout=_connecting(stream.connect_timeout),
+            )
+        finally:
+            stream.reused = has_served.get()
 
     def _pooled(self) -> aiohttp.ClientSession:
         if self._closed:
             raise ConnectFailed("no connection: the client is closed")
         self._settle_in(asyncio.get_running_loop())
         if self._pool is None:
-            tracing = aiohttp.TraceConfig()
-            tracing.on_connection_reuseconn.append(_mark_reused)
-            self._pool = self._session([tracing], keepalive_timeout=KEEP_ALIVE)
+            self._pool = self._session(Connector(KEEP_ALIVE))
         return self._pool
 
     def _settle_in(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -166,27 +168,21 @@ class WireLLM:
 
     def _unpooled(self) -> aiohttp.ClientSession:
         if self._single is None:
-            self._single = self._session([], force_close=True)
+            self._single = self._session(Connector())
         return self._single
 
-    def _session(self, tracing: list[aiohttp.TraceConfig], **options: Any) -> aiohttp.ClientSession:
+    def _session(self, connector: Connector) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            # aiohttp sets TCP_NODELAY itself. No limit: calls wait for no other call.
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, **options),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers,
-            timeout=aiohttp.ClientTimeout(total=None, connect=self.connect_timeout),
-            trace_configs=tracing,
+            timeout=_connecting(self.connect_timeout),
         )
 
 
-async def _mark_reused(
-    session: aiohttp.ClientSession,
-    context: SimpleNamespace,
-    params: aiohttp.TraceConnectionReuseconnParams,
-) -> None:
-    if context.trace_request_ctx is not None:
-        context.trace_request_ctx.reused = True
+@lru_cache(64)
+def _connecting(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=seconds)
 
 
 class WireStream:

@@ -15,7 +15,7 @@ from .chat import ChatRequest
 _TOKEN_LIMITS = ("max_completion_tokens", "max_tokens")
 _NEEDS_TOOLS = ("tool_choice", "parallel_tool_calls")
 _FOREIGN_KEYS = frozenset({"extra_content", "prompt_cache_breakpoint"})
-BESIDE_THE_BODY = ("extra_body", "extra_headers", "extra_query")
+BESIDE_THE_BODY = frozenset({"extra_body", "extra_headers", "extra_query"})
 
 
 class WireRequest(NamedTuple):
