@@ -15,6 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("trunkline", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("trunkline")
 
 _REFUSED: list[str] = []
 _SENDING = {"socket.connect", "socket.sendto", "socket.sendmsg"}

@@ -64,7 +64,6 @@ seeded = settings(
     max_examples=100,
     phases=[Phase.generate],
     report_multiple_bugs=False,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example],
 )

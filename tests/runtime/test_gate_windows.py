@@ -46,7 +46,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(("kind", "zone", "change"), CHANGES)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(uses=USES)
 def test_what_is_used_counts_in_its_own_period(
     kind: Kind, zone: str, change: str, uses: list[tuple[int, int]]

@@ -106,7 +106,7 @@ def run(world: World, steps: list[tuple[Callable[[World, int, int], None], int, 
     world.ingester.close()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(STEPS), st.integers(0, 2), st.integers(1, 300)),

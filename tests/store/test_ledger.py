@@ -72,9 +72,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     ledger.close()
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(attempt=ATTEMPT, entry=ENTRY)
 def test_every_field_survives(ledger: Ledger, attempt: Attempt, entry: Entry) -> None:
     attempt.identity = Identity(call=new_id(), tags=attempt.identity.tags)
@@ -87,9 +85,7 @@ def test_every_field_survives(ledger: Ledger, attempt: Attempt, entry: Entry) ->
     assert found.entries == (entry,)
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(identity=IDENTITY)
 def test_every_field_of_whose_it_is_survives(ledger: Ledger, identity: Identity) -> None:
     record = settlement()

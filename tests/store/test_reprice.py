@@ -231,9 +231,7 @@ charges = st.one_of(st.none(), st.integers(-(10**12), 10**12))
     st.lists(st.lists(charges, min_size=1, max_size=4), min_size=1, max_size=5),
     st.lists(st.integers(0, 10**9), min_size=1, max_size=4),
 )
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_was_charged_the_sum_is_the_price(
     tmp_path_factory: pytest.TempPathFactory, attempts: list[list[int | None]], rates: list[int]
 ) -> None:

@@ -189,7 +189,7 @@ def test_closing_hands_over_what_was_put_and_is_not_the_end(states: Sequence[Sha
         max_size=30,
     )
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @pytest.mark.parametrize("making", [in_memory, sqlite])
 def test_all_end_with_the_same(
     making: Making,

@@ -17,7 +17,7 @@ words = st.lists(st.text("abcdefghijklmnopqrstuvwxyz0123456789'", min_size=1, ma
 
 
 @given(words, st.sampled_from(RATES))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_words_come_back(spoken: list[str], rate: int) -> None:
     assert tones.decode(tones.encode(spoken, rate), rate) == spoken
 
@@ -37,7 +37,7 @@ def test_clipping_changes_no_word(rate: int) -> None:
 
 
 @given(st.integers(0, 19_000))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_seam_keeps_the_words_after_it_and_shows_the_one_it_cut(cut: int) -> None:
     said = ["hello", "world", "again"]
     pcm = tones.encode(said, 24000)

@@ -269,7 +269,7 @@ THINKING = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(THINKING)
 def test_reasoning_between_tags_is_hidden_as_livekit_hides_it(pieces):
     from livekit.agents.llm.utils import ThinkingTokenFilter, strip_thinking_tokens
