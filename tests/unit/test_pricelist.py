@@ -387,6 +387,9 @@ TERMS = [
     # 1000 x 2.75 + 200 x 0.275 + 300 x 16.5
     ("llm", "openai/gpt-5.4", Terms(region="regional"), SAID, "0.007755"),
     ("llm", "openai/gpt-5.4", Terms(region="elsewhere"), SAID, None),
+    ("llm", "openai/gpt-5.4-mini", Terms(region="regional"), SAID, None),
+    # older: without the 10 %
+    ("llm", "openai/gpt-4.1", Terms(region="regional"), SAID, "0.0045"),
     # 200 characters at 0.0000392
     ("tts", "cartesia/sonic-3", Terms(tier="startup"), SPOKEN, "0.00784"),
     # a minute and a half open at 0.15 an hour, at 0.15 + 0.04

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from trunkline.config import defaults
+from trunkline.config import defaults, load
 from trunkline.config.resolve import candidate
 from trunkline.config.settings import ModelChoice
 from trunkline.core.models import Modality, Terms
@@ -47,6 +49,25 @@ def test_what_costs_extra_is_on_the_terms(
     connections = defaults(KEYS).connections
     one = candidate(connections, ModelChoice.of(name, modality), modality)
     assert charged_on(one, asked, options) == Terms(tier=tier)
+
+
+@pytest.mark.parametrize(
+    ("settings", "region"),
+    [
+        ({"api_key": "k"}, ""),
+        ({"api_key": "k", "base_url": "https://api.openai.com/v1"}, ""),
+        ({"api_key": "k", "base_url": "https://eu.api.openai.com/v1"}, "regional"),
+        ({"api_key": "k", "base_url": "https://eu.api.openai.com.example/v1"}, ""),
+        ({"api_key": "k", "base_url": "https://us.api.openai.com", "region": "us"}, "us"),
+    ],
+)
+def test_an_endpoint_of_one_region_is_on_the_terms(
+    tmp_path: Path, settings: dict[str, str], region: str
+) -> None:
+    (tmp_path / "t.yaml").write_text(json.dumps({"version": 1, "providers": {"openai": settings}}))
+    connections = load(tmp_path / "t.yaml", {}).connections
+    one = candidate(connections, ModelChoice.of("openai/gpt-5.4", LLM), LLM)
+    assert charged_on(one, Terms(), {}) == Terms(region=region)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,8 @@ class Provider:
     """One row. ``local`` engines run on this machine, need no key and cost an explicit zero.
 
     ``extra`` is the optional dependency that brings the plugins' package, empty when there is none
-    to install. ``aliases`` are other names that references and settings may use.
+    to install. ``aliases`` are other names that references and settings may use. ``regional`` is
+    how the hosts end that serve within one region, which prices call ``regional``.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Provider:
     extra: str = ""
     local: bool = False
     aliases: tuple[str, ...] = ()
+    regional: str = ""
     stt: Plugin | None = None
     llm: Wire | Plugin | None = None
     tts: Plugin | None = None

@@ -40,6 +40,7 @@ VOICE: Final[tuple[Provider, ...]] = (
         name="openai",
         title="OpenAI",
         extra="openai",
+        regional=".api.openai.com",
         credentials=(Credential("api_key", ("OPENAI_API_KEY",), optional_elsewhere=True),),
         stt=Plugin(
             target="livekit.plugins.openai:STT",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from ..catalog import canonical, is_provider, names, provider, served_by
 from ..core.models import Candidate, Deadlines, Modality, ModelRef, Plan
@@ -89,9 +90,16 @@ def candidate(
         connection.name,
         options,
         tier=connection.tier,
-        region=connection.region,
+        region=connection.region or _region(connection),
         surcharges=how.surcharges,
     )
+
+
+def _region(connection: Connection) -> str:
+    """Where the connection's own address is, as far as its provider's prices tell regions apart."""
+    ending = provider(connection.provider).regional
+    host = urlsplit(connection.base_url or "").hostname or ""
+    return "regional" if ending and host.endswith(ending) else ""
 
 
 def _named(settings: Settings, name: str | ModelChoice, modality: Modality) -> Plan:
