@@ -223,12 +223,16 @@ async def test_a_call_whose_model_or_voice_has_no_budget_left_ends_as_well(
         assert call.asked("stt0") == ["listen"]
 
 
+@pytest.mark.parametrize(("modality", "turns"), [("llm", "recogniser"), ("stt", "vad")])
 async def test_who_cuts_in_on_the_notice_hears_it_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modality: str, turns: str
 ) -> None:
+    """Also where no recogniser hears that."""
     long = " ".join([NOTICE] * 3)  # so that there is time to cut in, also on a busy machine
-    async with calling(tmp_path, monkeypatch, budgets=of("llm", notice=long)) as call:
-        call.ears.say(heard("Thank you for that.", after=1.0))
+    budgets = of(modality, notice=long)
+    async with calling(tmp_path, monkeypatch, turns=turns, budgets=budgets) as call:
+        if modality == "llm":
+            call.ears.say(heard("Thank you for that.", after=1.0))
         await until(lambda: call.mouth.pcm, 60)
         call.ears.say(heard("Wait, I have a question.", after=1.0))
         await call.ends()

@@ -19,6 +19,7 @@ from ..runtime.livekit_errors import from_livekit
 from ..runtime.stt import STT
 from .endpointing import voice_activity
 from .interims import Interims
+from .interjections import Interjections
 from .plans import Ask
 from .refusal import Refusal
 from .speech import fallback_of, following, model_of, opened, options_of, together
@@ -56,7 +57,10 @@ _WORDS_SECONDS = 1.0
 """How long the words of an utterance may come after its end."""
 
 _ANSWER_SECONDS = 3.0
-"""How long after an utterance the answer to it may begin to be heard."""
+"""How long after an utterance the answer to it may begin to be said."""
+
+_CUT_IN = 2
+"""How often a caller whom nobody hears any more may have the notice said again."""
 
 _HEARD_SECONDS = 60.0
 """How long a caller may go on who does not let the notice be said."""
@@ -116,6 +120,9 @@ class Hearing:
         self._asked_to_end = False
         self._has_ended = False
         self._refused: Refused | None = None
+        self._interjections = Interjections()
+        self._cut_in = 0
+        self._told_at = 0.0
         self._ends = asyncio.Event()
 
     def _leased(self, ask: Ask) -> Plan:
@@ -173,7 +180,7 @@ class Hearing:
             await self._tell_finalized()
             match message:
                 case InputAudio():
-                    self._push(message.audio)
+                    await self._push(message.audio)
                 case Create():
                     raise Refusal(400, "session.create came twice")
                 case Update():
@@ -187,16 +194,21 @@ class Hearing:
             return _LINGER_SECONDS
         return _END_SECONDS if self._asked_to_end else _IDLE_SECONDS
 
-    def _push(self, audio: str) -> None:
+    async def _push(self, audio: str) -> None:
         pcm = pcm_of(audio)
         if self._has_ended:
             raise Refusal(400, "input_audio after the end of the input")
-        if not pcm or self._refused is not None:
+        if not pcm:
             return
         self._asked_to_end = False
         samples = len(pcm) // 2
         self._until = max(self._until, self._clock()) + samples / self._rate
-        self._stream.push_frame(rtc.AudioFrame(pcm, self._rate, 1, samples))
+        frame = rtc.AudioFrame(pcm, self._rate, 1, samples)
+        if self._refused is None:
+            self._stream.push_frame(frame)
+        elif self._interjections.ends_with(frame) and self._cut_in < _CUT_IN:
+            self._cut_in += 1
+            await self._tell_at_once(self._transcripts.prompt())
 
     async def _keep_pace(self) -> None:
         ahead = self._until - self._clock() - _AHEAD_SECONDS
@@ -261,6 +273,7 @@ class Hearing:
         await self._socket.close()
 
     async def _tell_at_once(self, message: str) -> None:
+        self._told_at = self._clock()
         self._interims.drop()
         await self._socket.send(message)
 
@@ -301,11 +314,12 @@ class Hearing:
 
     async def _heard_out(self) -> None:
         """Wait until the notice has been heard; who cuts in asks again, and is told again."""
-        await self._house.farewells.until_heard(self._identity)
-        while not self._transcripts.pause.is_set():
-            await self._transcripts.pause.wait()
-            await asyncio.sleep(_ANSWER_SECONDS)
+        left = 0.0
+        while left >= 0:
+            await asyncio.sleep(left)
             await self._house.farewells.until_heard(self._identity)
+            await self._transcripts.pause.wait()
+            left = self._told_at + _ANSWER_SECONDS - self._clock()
 
     async def _drain(self) -> None:
         """End between two utterances: the client opens its next stream elsewhere."""
