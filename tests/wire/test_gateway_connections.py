@@ -15,7 +15,7 @@ from gateway_speech import NOVA, SONIC, speech
 from llm_server import DONE, STALL, Answer, delta, say
 from test_gateway_server import BODY, HEAD, REQUEST
 
-from trunkline.gateway import exchange, protocol, tts_line, websocket
+from trunkline.gateway import attendance, exchange, protocol, tts_line, websocket
 
 KEY = b"Authorization: Bearer %b\r\n" % BEARER.encode()
 UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -37,6 +37,18 @@ NO_UPGRADE = [
     ("another version", STT + KEY + SOUND.replace(b"13", b"8"), 400),
     ("no upgrade where only that is served", STT + KEY, 426),
 ]
+
+
+async def test_a_socket_outlives_the_time_for_a_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
+    async with speech(tmp_path, tts=[SONIC]) as house:
+        wire = await house.connect("tts")
+        await wire.create()
+        await asyncio.sleep(0.9)
+        assert await wire.spoken("Good day.") == ["good", "day"]
+        await wire.close()
 
 
 @pytest.mark.parametrize(
@@ -138,7 +150,7 @@ async def test_who_takes_nothing_is_given_up_though_the_provider_is_silent(
     """What waits for the client then is the keep-alive."""
     monkeypatch.setattr(exchange, "STALL_SECONDS", 1.0)
     monkeypatch.setattr(exchange, "SILENCE_SECONDS", 0.3)
-    monkeypatch.setattr(exchange, "_TICK_SECONDS", 0.1)
+    monkeypatch.setattr(attendance, "TICK_SECONDS", 0.1)
     answer = Answer([delta(content="x" * 500_000)] * 16 + [STALL])
     async with serving(tmp_path, answer, route=PATIENT) as (house, servers):
         client = await never_reading(house, REQUEST)

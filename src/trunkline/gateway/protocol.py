@@ -37,6 +37,7 @@ class Protocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     """Runs while a head is expected."""
     _head = 0
+    _is_upgraded = False
     _served: RequestResponseCycle | None = None
     """What is being answered; ``cycle`` may be a later request, which waits behind it."""
 
@@ -69,9 +70,15 @@ class Protocol(HttpToolsProtocol):
                 HEAD_SECONDS, self.timeout_keep_alive_handler
             )
 
+    def handle_websocket_upgrade(self) -> None:
+        self._is_upgraded = True
+        super().handle_websocket_upgrade()
+
     @property
     def _is_idle(self) -> bool:
-        return self._served is None or self._served.response_complete
+        """Whether nothing is being answered, on a connection that is still HTTP's."""
+        done = self._served is None or self._served.response_complete
+        return done and not self._is_upgraded
 
     def on_message_begin(self) -> None:
         self._expect()
