@@ -13,14 +13,15 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
-from gateway_house import AUTH, BEARER, House, serving, until
-from llm_server import say
-from test_gateway_server import MAIN, started
+from gateway_house import AUTH, BEARER, House, serving, settings, until
+from llm_server import ChatServer, say
+from test_gateway_server import MAIN, resident, started
 
 from trunkline.config import load
 from trunkline.core.models import Modality
 from trunkline.gateway import preload
-from trunkline.gateway.preload import _targets
+from trunkline.gateway.plans import Ask, Plans
+from trunkline.gateway.preload import Target, _targets
 
 OPENAI = {"openai": {"api_key": "x"}}
 DEEPGRAM = {"deepgram": {"api_key": "x"}}
@@ -155,3 +156,43 @@ async def test_whoever_would_wait_too_long_is_told_to_come_again(
             assert answer.status == 503
             assert answer.headers["retry-after"] == "1"
             assert (await answer.json())["error"]["code"] == "loading"
+
+
+async def test_what_was_not_named_is_imported_beside_the_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first caller waits, and nobody else."""
+    (tmp_path / "late_plugin.py").write_text(SLOW, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(Plans, "targets", late)
+    async with serving(tmp_path, say("Hi")) as (house, _):
+        body = {"model": "nobody/here", "input": "Good day."}
+        speech = asyncio.create_task(
+            house.session.post(f"{house.url}/audio/speech", headers=AUTH, json=body)
+        )
+        await until(lambda: hasattr(sys.modules.get("late_plugin"), "go_on"), 120)
+        async with house.ask() as answer:
+            assert answer.status == 200
+        assert house.gateway.house.loading == ["tts"]
+        assert not speech.done()
+        sys.modules["late_plugin"].go_on.set()
+        assert (await speech).status == 404
+        assert house.gateway.house.loading == []
+
+
+def late(self: Plans, ask: Ask) -> set[Target]:
+    return {(ask.modality, "late_plugin")} if ask.modality is Modality.TTS else set()
+
+
+async def test_nonsense_is_refused_without_an_import(tmp_path: Path) -> None:
+    async with (
+        ChatServer(say("Hi")) as server,
+        started(tmp_path, **settings({"openai": server})) as gateway,
+        aiohttp.ClientSession() as session,
+    ):
+        for path in ("/stt?model=nobody/here", "/tts?model=groq/voice"):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await session.ws_connect(gateway.url + path, headers=AUTH)
+            assert refused.value.status == 404
+        assert await gateway.ask(session) == "Hi"
+        assert resident(gateway.process.pid) < 90 << 10, "livekit is not loaded"

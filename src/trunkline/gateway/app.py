@@ -11,12 +11,13 @@ from functools import partial
 import msgspec
 
 from ..clock import new_id
-from ..compose import Trunkline
+from ..compose import Trunkline, Wanted
 from ..core.models import Candidate, Identity, Modality, Plan
 from ..errors import TrunklineError
 from . import chat, models
 from .attendance import Attendance
 from .exchange import ClientGone, Exchange, Receive, Scope, Send
+from .plans import Ask
 from .refusal import Refusal, log_refusal, refusal_of
 from .switchboard import Switchboard
 from .websocket import GOING_AWAY, Socket
@@ -40,14 +41,14 @@ async def _health(house: Switchboard, exchange: Exchange) -> None:
 
 
 async def _say(house: Switchboard, exchange: Exchange) -> None:
-    await house.ready_for()
+    await house.ready_for(Modality.TTS)
     from . import audio_speech  # with livekit, which chats do not need
 
     await audio_speech.say(house, exchange)
 
 
 async def _transcribe(house: Switchboard, exchange: Exchange) -> None:
-    await house.ready_for()
+    await house.ready_for(Modality.STT)
     from . import audio_transcriptions  # with livekit, as above
 
     await audio_transcriptions.transcribe(house, exchange)
@@ -68,14 +69,14 @@ PREFIXES = ("/v1/models",)
 
 
 async def _hear(house: Switchboard, socket: Socket) -> None:
-    await house.ready_for()
+    await house.ready_for(Ask(Modality.STT, Wanted(socket.model)))
     from . import stt  # with livekit, which chats do not need
 
     await stt.hear(house, socket)
 
 
 async def _speak(house: Switchboard, socket: Socket) -> None:
-    await house.ready_for()
+    await house.ready_for(Ask(Modality.TTS, Wanted(socket.model)))
     from . import tts  # with livekit, as above
 
     await tts.speak(house, socket)

@@ -16,7 +16,8 @@ from ..compose import Wanted
 from ..core.models import Modality
 from .audio_encoding import TYPES
 from .audio_form import Form, read_form
-from .chat_request import AUTO, checked
+from .chat_request import checked
+from .names import AUTO, model_of
 from .plans import Ask
 from .refusal import Refusal
 
@@ -28,7 +29,6 @@ UPLOAD_LIMIT = 26 << 20
 
 _LONGEST_INPUT = 4096
 _LONGEST_HINT = 4096
-_NO_MODEL = frozenset({"", "NOT_GIVEN", AUTO})
 _OWN_VOICE = frozenset({"", "default", AUTO})
 
 Name = Annotated[str, Meta(max_length=200)]
@@ -76,7 +76,7 @@ def read_speech(body: bytes, provider: str) -> SpeechAsked:
         wishes["speed"] = asked.speed
     if voice in OPENAI_VOICES:  # clients must name one, whoever speaks
         wishes["voice"], voice = voice, ""
-    wanted = Wanted(_model(asked.model or ""), "" if voice in _OWN_VOICE else voice)
+    wanted = Wanted(model_of(asked.model), "" if voice in _OWN_VOICE else voice)
     ask = Ask(Modality.TTS, wanted, provider=provider, wishes=wishes)
     return SpeechAsked(asked.input, ask, form, way == "sse")
 
@@ -107,7 +107,7 @@ def read_transcription(body: bytes, content_type: str, provider: str) -> Transcr
     for one in granularities:
         _one_of("timestamp_granularities", one, ("word", "segment"))
     language = form.text("language") or form.text("languages")
-    wanted = Wanted(_model(form.text("model")), language)
+    wanted = Wanted(model_of(form.text("model")), language)
     ask = Ask(Modality.STT, wanted, provider=provider, wishes=_hints(form))
     return TranscriptionAsked(form.file, ask, given, stream in _TRUE, frozenset(granularities))
 
@@ -135,10 +135,6 @@ def _hints(form: Form) -> dict[str, Any]:
         if temperature:
             hints["temperature"] = temperature
     return hints
-
-
-def _model(name: str) -> str:
-    return AUTO if name in _NO_MODEL else name
 
 
 def _one_of(field: str, value: str, known: Any) -> str:

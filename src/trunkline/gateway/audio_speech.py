@@ -28,6 +28,7 @@ async def say(house: Switchboard, exchange: Exchange) -> None:
     provider = headers.get("x-livekit-inference-provider", "")
     asked = read_speech(await exchange.body(SPEECH_LIMIT), provider)
     identity = identity_of(headers, house.trunkline.settings, exchange.id, exchange.principal)
+    await house.ready_for(asked.ask)
     with house.plans.lease(asked.ask) as plan:
         _check_speed(asked, plan)
     answer = SpeechAnswer(exchange, asked)

@@ -30,6 +30,7 @@ async def transcribe(house: Switchboard, exchange: Exchange) -> None:
     provider = headers.get("x-livekit-inference-provider", "")
     asked = read_transcription(body, headers.get("content-type", ""), provider)
     identity = identity_of(headers, house.trunkline.settings, exchange.id, exchange.principal)
+    await house.ready_for(asked.ask)
     plans = house.plans
     # hints may be words that were said before: nobody else has a use for those options
     with (plans.own if asked.ask.wishes else plans.lease)(asked.ask) as leased:

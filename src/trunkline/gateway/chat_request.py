@@ -10,16 +10,13 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from ..runtime.wire_request import BESIDE_THE_BODY
+from .names import AUTO, model_of
 from .refusal import Refusal
 
 T = TypeVar("T")
 
 BODY_LIMIT = 16 << 20
 """Bytes of a request: a long conversation with a few pictures in it."""
-
-AUTO = "auto"
-_NOT_GIVEN = frozenset({"", "NOT_GIVEN", AUTO})
-"""What LiveKit's clients send when nobody named a model."""
 
 _OURS = frozenset({"model", "messages", "tools", "stream", "stream_options"})
 _CLASSES = frozenset({"priority", "standard", "low"})
@@ -92,7 +89,7 @@ def read(body: bytes, inference_class: str = "") -> Asked:
     options = known.stream_options
     return Asked(
         messages=data["messages"],
-        model=AUTO if known.model in _NOT_GIVEN else known.model or AUTO,
+        model=model_of(known.model),
         tools=data.get("tools") or [],
         params={name: value for name, value in data.items() if name not in _OURS},
         stream=known.stream or False,

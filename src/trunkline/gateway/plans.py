@@ -17,6 +17,7 @@ from ..compose import Trunkline, Wanted
 from ..core.models import Candidate, Modality, Plan
 from ..errors import UnknownModel, UsageError
 from ..runtime.prober import Prober
+from .preload import Target, target_of
 
 logger = logging.getLogger("trunkline")
 
@@ -115,17 +116,17 @@ class Plans:
         """How many leases there are."""
         return sum(built.users for built in self._built.values())
 
-    def takes_plugin(self, ask: Ask) -> bool:
-        """Whether a candidate of the plan for ``ask`` is served by a plugin.
+    def targets(self, ask: Ask) -> set[Target]:
+        """What must be imported before a plan for ``ask`` can be built without stopping the loop.
 
-        Raises UsageError when nothing here serves what is asked.
+        Nothing for one that is built. Raises UsageError when nothing here serves what is asked.
         """
+        if ask.key in self._built:
+            return set()
         connections = self.trunkline.settings.connections
-        rows = (
-            catalog.provider(connections[one.connection].provider)
-            for one in self._plan(ask).candidates
-        )
-        return any(isinstance(catalog.served_by(r, ask.modality), catalog.Plugin) for r in rows)
+        candidates = self._plan(ask).candidates
+        rows = [catalog.provider(connections[one.connection].provider) for one in candidates]
+        return {target for row in rows for target in target_of(row, ask.modality)}
 
     def renew(self) -> None:
         """Make every plan anew from the settings as they are now.

@@ -1,4 +1,4 @@
-"""What the settings will need is imported beside the first calls, and nothing else ever."""
+"""What the settings will need is imported beside the first calls, all else when it is asked for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import contextlib
 import gc
 import importlib
 import logging
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 
 from .. import catalog
 from ..config import Settings, resolve
@@ -32,16 +33,20 @@ _DOORS = {
 }
 
 
-class Preload:
-    """The imports of one process: in a thread, so that others are served meanwhile.
+Target = tuple[Modality, str]
+"""A module that a modality needs."""
 
-    Speech takes seconds of them. Whoever needs it waits for all of it instead of importing it on
-    the event loop, where everybody would wait with him. What is not in the settings by name, such
-    as another model of a language model's provider, is imported when it is first asked for.
+
+class Preload:
+    """Imports in a thread, so that others are served meanwhile.
+
+    What the settings name, or what was ``asked`` for. Speech takes seconds of them. Whoever needs
+    it waits for all of it instead of importing it on the event loop, where everybody would wait
+    with him.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._targets = set(_targets(settings))
+    def __init__(self, settings: Settings, asked: Set[Target] = frozenset()) -> None:
+        self._targets = set(asked or _targets(settings))
         self._done = asyncio.Event()
         self._is_over = False
         self._thread: threading.Thread | None = None
@@ -91,10 +96,10 @@ class Preload:
 
     def _load(self) -> Callable[[], None]:
         """Import everything; returns what is to be done on the main thread."""
-        modules = {module for _, module in self._targets}
         modalities = {modality for modality, _ in self._targets}
-        for modality in modalities & _DOORS.keys():
-            modules |= {f"{__package__}.{door}" for door in _DOORS[modality]}
+        doors = {module for modality in modalities for _, module in doors_of(modality)}
+        modules = doors | {module for _, module in self._targets}
+        hears = Modality.STT in modalities and not doors <= sys.modules.keys()
         try:
             from ..runtime.livekit_compat import registering_later  # with livekit, as all of this
         except ImportError as error:
@@ -109,7 +114,7 @@ class Preload:
                 except Exception as error:  # noqa: BLE001 - a plugin's boundary: its models are
                     # refused with the same reason when they are asked for
                     logger.warning("%s cannot be loaded, its models are refused: %s", module, error)
-            if Modality.STT in modalities and not self._is_over:
+            if hears and not self._is_over:
                 from .endpointing import voice_activity
 
                 voice_activity()
@@ -126,7 +131,17 @@ def _settle_memory() -> None:
     gc.set_threshold(_YOUNG_OBJECTS)
 
 
-def _targets(settings: Settings) -> Iterator[tuple[Modality, str]]:
+def doors_of(modality: Modality) -> set[Target]:
+    """The modules of the doors for ``modality``; those for chats are there from the start."""
+    return {(modality, f"{__package__}.{door}") for door in _DOORS.get(modality, ())}
+
+
+def absent(targets: Set[Target]) -> set[Target]:
+    """Those of ``targets`` that nobody has imported, as long as nothing is being imported."""
+    return {target for target in targets if target[1] not in sys.modules}
+
+
+def _targets(settings: Settings) -> Iterator[Target]:
     """The modality and module of every plugin that the settings name."""
     for modality, name in _named(settings):
         try:
@@ -136,15 +151,16 @@ def _targets(settings: Settings) -> Iterator[tuple[Modality, str]]:
             continue
         for candidate in plan.candidates:
             connection = settings.connections[candidate.connection]
-            yield from _target(catalog.provider(connection.provider), modality)
+            yield from target_of(catalog.provider(connection.provider), modality)
     for connection in settings.connections.values():
         row = catalog.provider(connection.provider)
         if not row.local and Modality.LLM not in row.modalities:
             for modality in row.modalities:
-                yield from _target(row, modality)
+                yield from target_of(row, modality)
 
 
-def _target(row: catalog.Provider, modality: Modality) -> Iterator[tuple[Modality, str]]:
+def target_of(row: catalog.Provider, modality: Modality) -> Iterator[Target]:
+    """The module of the plugin that serves ``modality``, if one does."""
     how = getattr(row, modality.value)
     if isinstance(how, catalog.Plugin):
         yield modality, how.target.partition(":")[0]

@@ -15,7 +15,6 @@ import uvicorn
 from ..compose import Trunkline
 from ..errors import UsageError
 from .app import Gateway
-from .preload import Preload
 from .protocol import Protocol, SocketProtocol
 
 logger = logging.getLogger("trunkline")
@@ -88,7 +87,6 @@ class _Server(uvicorn.Server):
         self._gateway = gateway
         self._ready = ready
         self._hurried = asyncio.Event()
-        self._preload: Preload | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -106,7 +104,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
-        self._preload = self._gateway.house.load()
+        self._gateway.house.load()
 
     async def main_loop(self) -> None:
         watching = asyncio.create_task(self._watch())
@@ -130,8 +128,7 @@ class _Server(uvicorn.Server):
             logger.warning("the gateway ends before everything that runs has ended")
             draining.cancel()
         await super().shutdown(sockets)
-        if self._preload is not None:
-            await self._preload.aclose()
+        await house.stop_loading()
         await house.plans.aclose()
         await house.trunkline.aclose()
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from typing import Any, TypeVar
-from urllib.parse import parse_qs
+from typing import Any, Protocol, TypeVar
 
 from livekit.agents import APIConnectOptions
 
@@ -14,20 +13,28 @@ from ..compose import Wanted
 from ..core.models import Identity, Modality
 from ..errors import UnsupportedOption
 from .identity import identity_of
+from .names import model_of
 from .plans import Ask
 from .refusal import Refusal
 from .speech_messages import Close, Connection, Fallbacks, Reader
 from .switchboard import Switchboard
 from .websocket import Socket
 
-C = TypeVar("C")
+
+class _Create(Protocol):
+    """What both protocols' first messages have."""
+
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def fallback(self) -> Fallbacks | None: ...
+
+
+C = TypeVar("C", bound=_Create)
 M = TypeVar("M")
 
 CREATE_SECONDS = 10.0
 """The first message has this long to come."""
-
-_AUTO = "auto"
-_NO_MODEL = frozenset({"", "NOT_GIVEN", _AUTO})
 
 
 async def opened(
@@ -47,6 +54,8 @@ async def opened(
         return None
     if not isinstance(created, create):
         raise Refusal(400, "the first message is session.create")
+    wanted = Wanted(model_of(created.model, name))
+    await house.ready_for(Ask(modality, wanted, fallback_of(created.fallback)))
     return name, identity, created
 
 
@@ -62,17 +71,11 @@ async def _admit(house: Switchboard, socket: Socket, modality: Modality) -> tupl
     farewell = house.farewells.of(identity) if modality is Modality.STT else None
     if farewell is not None and farewell.is_over:
         raise Refusal(403, "a budget or limit has ended this call, and it was told", code="refused")
-    query = parse_qs(socket.query.decode("latin-1"))
-    name = model_of(query.get("model", [""])[-1])
+    name = socket.model
     with contextlib.suppress(UnsupportedOption), house.plans.lease(Ask(modality, Wanted(name))):
         pass
     await socket.accept()
     return name, identity
-
-
-def model_of(*names: str | None) -> str:
-    """The first of ``names`` that says which model is meant, else ``auto``."""
-    return next((name for name in names if name and name not in _NO_MODEL), _AUTO)
 
 
 async def following(socket: Socket, reader: Reader[M]) -> M | None:

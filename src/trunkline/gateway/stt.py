@@ -20,9 +20,10 @@ from ..runtime.stt import STT
 from .endpointing import voice_activity
 from .interims import Interims
 from .interjections import Interjections
+from .names import model_of
 from .plans import Ask
 from .refusal import Refusal
-from .speech import fallback_of, following, model_of, opened, options_of, together
+from .speech import fallback_of, following, opened, options_of, together
 from .speech_messages import check_encoding, pcm_of, rate_of, text_of
 from .stt_messages import (
     Close,

@@ -13,7 +13,7 @@ from ..errors import ConfigError, UsageError
 from .auth import Keyring, check_secrets
 from .farewells import Farewells
 from .plans import Ask, Plans
-from .preload import Preload
+from .preload import Preload, Target, absent, doors_of
 from .voices import Voices
 
 logger = logging.getLogger("trunkline")
@@ -33,6 +33,8 @@ class Switchboard:
         self.keyring = Keyring(trunkline.settings.gateway)
         self.draining = asyncio.Event()
         self._preload: Preload | None = None
+        self._last_preload: Preload | None = None
+        self._tried: set[Target] = set()
         self._reload_late = False
         self._working = 0
         self._idle = asyncio.Event()
@@ -52,7 +54,10 @@ class Switchboard:
 
     def load(self) -> Preload:
         """Begin to import what the settings need; calls are served meanwhile."""
-        preload = self._preload = Preload(self.trunkline.settings)
+        return self._begin(Preload(self.trunkline.settings))
+
+    def _begin(self, preload: Preload) -> Preload:
+        self._preload = self._last_preload = preload
         preload.start(self._loaded)
         return preload
 
@@ -61,15 +66,29 @@ class Switchboard:
         """The modalities whose calls still wait for imports."""
         return self._preload.missing if self._preload is not None else []
 
-    async def ready_for(self, ask: Ask | None = None) -> None:
-        """Wait, bounded, for what ``ask`` needs to be imported; None: for speech.
+    async def stop_loading(self) -> None:
+        """End what is being imported, before the process does."""
+        if self._last_preload is not None:
+            await self._last_preload.aclose()
+
+    async def ready_for(self, ask: Ask | Modality) -> None:
+        """Wait, bounded, for what ``ask`` needs to be imported: its doors, and who serves it.
 
         Raises Refusal (503), and UsageError when nothing here serves what is asked.
         """
-        if self._preload is None:
-            return
-        if ask is None or ask.modality is not Modality.LLM or self.plans.takes_plugin(ask):
+        modality = ask if isinstance(ask, Modality) else ask.modality
+        doors = doors_of(modality)
+        if self._preload is not None and doors:
             await self._preload.wait()
+        targets = set() if isinstance(ask, Modality) else self.plans.targets(ask)
+        if not targets and not doors:
+            return
+        if self._preload is not None:
+            await self._preload.wait()
+        missing = absent(targets | doors) - self._tried
+        if missing:
+            self._tried |= missing
+            await self._begin(Preload(self.trunkline.settings, missing)).wait()
 
     def _loaded(self) -> None:
         self._preload = None

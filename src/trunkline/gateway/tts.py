@@ -10,11 +10,12 @@ from typing import Any
 
 from ..compose import Wanted
 from ..core.models import Identity, Modality
+from .names import model_of
 from .plans import Ask
 from .refusal import Refusal
 from .speaking import SpokenLine
 from .speaking import speak as speak_line
-from .speech import fallback_of, following, model_of, opened, options_of, together
+from .speech import fallback_of, following, opened, options_of, together
 from .speech_messages import check_encoding, rate_of, text_of
 from .switchboard import Switchboard
 from .tts_line import Speaker

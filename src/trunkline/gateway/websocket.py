@@ -6,6 +6,7 @@ https://asgi.readthedocs.io/en/latest/specs/www.html#websocket
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -13,6 +14,7 @@ from ..clock import new_id
 from .auth import NOBODY
 from .exchange import JSON, STALL_SECONDS, ClientGone, Receive, Scope, Send, clean_path
 from .exchange import decoded_headers as headers_of
+from .names import model_of
 from .refusal import Refusal
 
 NORMAL, GOING_AWAY, REFUSED, FAILED = 1000, 1001, 1008, 1011
@@ -36,6 +38,11 @@ class Socket:
         self.is_over = False
         self._receive = receive
         self._send = send
+
+    @property
+    def model(self) -> str:
+        """The model that the query names."""
+        return model_of(parse_qs(self.query.decode("latin-1")).get("model", [""])[-1])
 
     async def accept(self) -> None:
         """Answer the upgrade. Until then a refusal is a status, and only 4xx there is final."""
