@@ -199,6 +199,30 @@ async def test_a_whole_answer_that_nobody_takes_is_dropped_with_its_connection(
         assert DONE in await house.raw(REQUEST)
 
 
+@pytest.mark.parametrize("model", ["ears", "nobody/here"])
+async def test_who_hangs_up_before_the_answer_to_an_upgrade_is_no_failure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, model: str
+) -> None:
+    """The application is called as its server calls it, which says by an error that he is gone."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(event: Any) -> None:
+        raise ConnectionResetError
+
+    scope = {
+        "type": "websocket",
+        "path": "/v1/stt",
+        "query_string": f"model={model}".encode(),
+        "headers": [(b"authorization", f"Bearer {BEARER}".encode())],
+    }
+    async with speech(tmp_path, stt=[NOVA]) as house:
+        await house.gateway(scope, receive, send)
+        assert not house.gateway.house.plans.in_use
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def never_reading(house: House, data: bytes) -> socket.socket:
     """A client with little room for what it is sent, which it leaves where it is."""
     client = socket.socket()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gateway_call import Loudspeaker, Microphone
 from gateway_house import KEY, SECRET, until
 from gateway_speech import FLASH, GPT, INK, NOVA, SONIC, Speech, Vendor, heard, speech
-from livekit.agents import Agent, AgentSession
+from livekit.agents import Agent, AgentSession, inference
 from livekit.agents.utils import http_context
 
 from trunkline.core.models import Modality
@@ -30,12 +31,11 @@ async def outside(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
         yield
 
 
-async def called(house: Speech, text: str, answers: int = 1) -> Loudspeaker:
+async def called(house: Speech, text: str, answers: int = 1, **more: Any) -> Loudspeaker:
     """Say ``text`` to an agent that was never changed, until it has answered."""
     ears, mouth = Microphone(), Loudspeaker()
-    async with AgentSession[None](
-        stt="ears", llm="brain", tts="mouth", vad=None, turn_detection="stt"
-    ) as session:
+    how: dict[str, Any] = more or {"vad": None, "turn_detection": "stt"}
+    async with AgentSession[None](stt="ears", llm="brain", tts="mouth", **how) as session:
         session.input.audio = ears
         session.output.audio = mouth
         await session.start(Agent(instructions="Be brief."))
@@ -77,3 +77,24 @@ async def test_nobody_hears_that_every_primary_is_down(
             "tts1",
             "stt1",
         }
+
+
+@pytest.mark.usefixtures("outside")
+async def test_an_agent_goes_on_with_what_it_has_where_a_path_is_not_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It asks ``/v1/eot`` and ``/v1/bargein`` once each, and finds the ends of turns itself."""
+    async with speech(tmp_path, tts=[SONIC], stt=[NOVA], llm=[MIND]) as house:
+        monkeypatch.setenv("LIVEKIT_INFERENCE_URL", house.url)
+        await called(
+            house,
+            "Thank you for that.",
+            answers=2,
+            vad=LoudVAD(0.5),
+            turn_handling={
+                "turn_detection": inference.TurnDetector(version="v1"),
+                "interruption": {"mode": "adaptive"},
+            },
+        )
+    told = [record.getMessage() for record in caplog.records]
+    assert len([one for one in told if "refused with 404: nothing is served" in one]) == 2

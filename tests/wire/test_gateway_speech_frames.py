@@ -1,4 +1,4 @@
-"""What comes over a speech socket, right and wrong: the protocol as a table.
+"""What is wrong with what comes over a speech socket; what is right is the table of conformance.
 
 The application is called as its server calls it, without a network in between.
 """
@@ -23,89 +23,6 @@ from trunkline.runtime.loud_vad import LoudVAD
 def ears(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stt, "voice_activity", LoudVAD)
     monkeypatch.setattr(stt, "_END_SECONDS", 0.1)
-
-
-# The protocol as a table: what a client sends, and what it is sent until it has what it waits for.
-
-CONFORMS: list[tuple[str, str, list[Frame], list[str]]] = [
-    ("stt", "a session", [CREATE["stt"]], ["session.created"]),
-    ("stt", "without settings", [message("session.create")], ["session.created"]),
-    (
-        "stt",
-        "finalize, then nothing",
-        [CREATE["stt"], message("input_audio", audio=AUDIO), message("session.finalize")],
-        ["session.created", "session.finalized", "session.closed"],
-    ),
-    (
-        "stt",
-        "an update, and a kind of a later client",
-        [
-            CREATE["stt"],
-            message("session.update", settings={"language": "en"}),
-            message("session.something", data=1),
-            message("session.finalize"),
-        ],
-        ["session.created", "session.finalized"],
-    ),
-    (
-        "stt",
-        "fallbacks without extra",
-        [
-            message(
-                "session.create",
-                model="ears",
-                settings={"sample_rate": "16000", "encoding": "pcm_s16le", "extra": None},
-                fallback={"models": [{"model": "ears", "extra": None}]},
-                connection={"timeout": 10.0, "retries": 3},
-            )
-        ],
-        ["session.created"],
-    ),
-    ("tts", "a session", [CREATE["tts"]], ["session.created"]),
-    ("tts", "without fields", [message("session.create")], ["session.created"]),
-    (
-        "tts",
-        "empty input",
-        [CREATE["tts"], message("session.flush")],
-        ["session.created", "done"],
-    ),
-    (
-        "tts",
-        "two flushes",
-        [CREATE["tts"], message("session.flush"), message("session.flush")],
-        ["session.created", "done"],
-    ),
-    (
-        "tts",
-        "text that is no word",
-        [CREATE["tts"], message("input_transcript", transcript="... "), message("session.flush")],
-        ["session.created", "output_audio", "done"],
-    ),
-    (
-        "tts",
-        "an old client's sentence",
-        [
-            CREATE["tts"],
-            message("input_transcript", transcript="- ", generation_config=None, extra=None),
-            message("session.flush"),
-        ],
-        ["session.created", "output_audio", "done"],
-    ),
-]
-
-
-@pytest.mark.parametrize(
-    ("door", "frames", "types"),
-    [(door, frames, types) for door, _, frames, types in CONFORMS],
-    ids=[f"{door}: {name}" for door, name, _, _ in CONFORMS],
-)
-async def test_the_protocol(
-    tmp_path: Path, door: str, frames: list[Frame], types: list[str]
-) -> None:
-    async with speech(tmp_path, tts=[SONIC], stt=[NOVA]) as house:
-        called = await Called(house, door, frames, wants=types[-1]).run()
-        assert called.types[: len(types)] == types
-        called.check()
 
 
 FLUSH = message("session.flush")

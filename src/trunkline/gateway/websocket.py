@@ -6,13 +6,14 @@ https://asgi.readthedocs.io/en/latest/specs/www.html#websocket
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from urllib.parse import parse_qs
 
 import msgspec
 
 from ..clock import new_id
 from .auth import NOBODY
-from .exchange import JSON, STALL_SECONDS, ClientGone, Receive, Scope, Send, clean_path
+from .exchange import JSON, STALL_SECONDS, ClientGone, Message, Receive, Scope, Send, clean_path
 from .exchange import decoded_headers as headers_of
 from .names import model_of
 from .refusal import Refusal
@@ -51,7 +52,7 @@ class Socket:
             raise ClientGone
         self.accepted = True
         own = [(b"x-request-id", self.id.encode())]
-        await self._send({"type": "websocket.accept", "headers": own})
+        await self._tell({"type": "websocket.accept", "headers": own})
 
     async def refuse(self, refusal: Refusal) -> None:
         """Tell what is wrong and end: a status while the upgrade is open, then an ``error``.
@@ -64,7 +65,7 @@ class Socket:
             return
         self.is_over = True
         own = [(b"content-type", JSON), (b"x-request-id", self.id.encode())]
-        await self._send(
+        await self._tell(
             {
                 "type": "websocket.http.response.start",
                 "status": refusal.status,
@@ -72,7 +73,7 @@ class Socket:
             }
         )
         body = refusal.json(self.id)
-        await self._send({"type": "websocket.http.response.body", "body": body})
+        await self._tell({"type": "websocket.http.response.body", "body": body})
 
     async def receive(self) -> str | bytes | None:
         """The next message, text or bytes; None once the client has closed."""
@@ -87,18 +88,22 @@ class Socket:
         """Send a text frame; waits while the client takes none. Raises ClientGone at the stall."""
         if self.is_over:
             return
-        try:
-            async with asyncio.timeout(STALL_SECONDS):
-                await self._send({"type": "websocket.send", "text": text})
-        except (TimeoutError, OSError):  # OSError is ASGI's word for a client that has gone
-            self.is_over = True
-            raise ClientGone from None
+        await self._tell({"type": "websocket.send", "text": text})
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
         """End it from here. Idempotent."""
         if not self.is_over:
             self.is_over = True
-            await self._send({"type": "websocket.close", "code": code, "reason": reason})
+            with contextlib.suppress(ClientGone):
+                await self._tell({"type": "websocket.close", "code": code, "reason": reason})
+
+    async def _tell(self, event: Message) -> None:
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                await self._send(event)
+        except (TimeoutError, OSError):  # OSError is ASGI's word for a client that has gone
+            self.is_over = True
+            raise ClientGone from None
 
 
 def _error(socket_id: str, refusal: Refusal) -> str:
