@@ -18,7 +18,7 @@ from gateway_speech import FLASH, GPT, INK, NOVA, SONIC, Speech, Vendor, heard, 
 
 from trunkline.doubles import Kind, Rule
 from trunkline.doubles.provider import Reply, ToolCall
-from trunkline.gateway import exchange, server, stt, tts, tts_line
+from trunkline.gateway import attendance, exchange, server, stt, tts, tts_line
 from trunkline.gateway.app import HTTP, SOCKETS
 from trunkline.runtime.loud_vad import LoudVAD
 
@@ -255,7 +255,7 @@ async def test_the_ids_of_a_call_are_on_every_attempt(
 
 def test_limits_are_wider_than_those_of_the_clients() -> None:
     """They wait ten seconds for a sign, keep a socket for five minutes and take 4 MiB at once."""
-    assert exchange.SILENCE_SECONDS + exchange._TICK_SECONDS < 10
+    assert exchange.SILENCE_SECONDS + attendance.TICK_SECONDS < 10
     assert server._PING_SECONDS < 10
     assert tts._IDLE_SECONDS > 300
     assert server._IDLE_SECONDS > 300
