@@ -19,7 +19,7 @@ from trunkline.core.budgets import Action, Budget, Step
 from trunkline.core.limits import Limit, Rate
 from trunkline.core.models import Identity, Modality, Quality, Usage
 from trunkline.core.ports import Override
-from trunkline.core.scopes import Dimension, Scope, Unit
+from trunkline.core.scopes import MOST, Dimension, Scope, Unit
 from trunkline.core.windows import Kind, Window
 from trunkline.errors import Refused
 from trunkline.runtime.gate import Gate
@@ -302,6 +302,27 @@ async def test_what_is_used_beyond_the_estimate_makes_later_ones_wait(
 
     assert (await refused(10)).retry_after == pytest.approx(31, abs=10)
     assert f"never leave room for more than {unit.text(amount)} at once" in str(await refused(1001))
+
+
+async def test_what_a_provider_tells_in_error_does_not_stop_the_books(
+    process: Callable[..., Process], tmp_path: Path
+) -> None:
+    rate = Limit("rate", Scope(), Unit.TOKENS, 1, Rate(1, 7 * 86400 * SECOND, 1))
+    one = process(rate, replace(TOKENS, amount=MOST))
+    await one.use(1, 2**63 - 1)
+    await until(lambda: spent(tmp_path).get("budget:tokens") == MOST)
+    with pytest.raises(Refused) as refused:
+        await one.open(1)
+    assert refused.value.retry_after is not None
+
+
+async def test_whatever_is_asked_for_can_be_reserved(process: Callable[..., Process]) -> None:
+    one = process(replace(TOKENS, shadow=True), replace(TOKENS, name="mine"))
+    with pytest.raises(Refused, match=r"budget mine .* more than all of its 1000 tokens"):
+        await one.open(10**30)
+    one = process(replace(TOKENS, shadow=True))
+    await one.use(10**30, 5)
+    await one.use(-(10**30), 5)
 
 
 async def test_an_override_stands_in_processes_that_run_and_ends_by_itself(

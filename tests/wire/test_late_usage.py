@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from livekit.agents import APIError, llm
 from llm_server import CUT, DONE, STALL, Answer, ChatServer, delta, event, usage
+from msgspec.structs import astuple
 
 import trunkline
 from trunkline import inference
@@ -177,3 +178,21 @@ async def test_a_tier_has_its_own_rate_or_none(
     assert row.attempt.tier == tier
     due = charged and charged[0] * TOLD.tokens_in + charged[1] * TOLD.tokens_out
     assert row.nanos == due
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"completion_tokens": 2**64, "prompt_tokens": 2**64},
+        {"completion_tokens": 1, "total_tokens": 2**64 - 1},
+        {"completion_tokens": 7, "prompt_tokens": -(2**63)},
+    ],
+)
+async def test_whatever_a_provider_tells_the_attempt_is_in_the_ledger(
+    tmp_path: Path, told: dict[str, int]
+) -> None:
+    row, _, _ = await left(tmp_path, WHOLE, usage(**told), DONE, leaves=False)
+    (entry,) = row.entries
+    assert (row.attempt.outcome, entry.quality) == ("ok", Quality.ESTIMATED)
+    assert max(map(abs, astuple(entry.usage))) == 2**61
+    assert row.nanos is None

@@ -25,7 +25,7 @@ from .gate_holding import Opening, Shortage
 from .gate_keeper import GRACE, Keeper
 from .gate_purse import Price
 from .gate_rules import Audience
-from .meter import Metered, plus, told_late
+from .meter import Metered, held, plus, told_late
 
 _RETRY = 0.03
 _STALE_SECONDS = 0.15
@@ -148,6 +148,7 @@ class Gate:
 
     def settle(self, attempt: Attempt, metered: Metered) -> None:
         """Write down how ``attempt`` ended and what it used. Never raises, never waits."""
+        metered = held(metered)
         attempt.usage = metered.usage
         entry = Entry(
             id=new_id(),
@@ -168,6 +169,7 @@ class Gate:
 
         A further entry has the difference. Never raises, never waits.
         """
+        settled, usage = held(settled), held(Metered(usage, Quality.EXACT)).usage
         more = told_late(settled, usage)
         whole = replace(attempt, usage=plus(settled.usage, more))
         before, after = self._price(attempt), self._price(whole)

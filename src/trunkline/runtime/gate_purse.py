@@ -15,13 +15,14 @@ from typing import TypeVar
 from ..clock import now_ns
 from ..core.budgets import Action
 from ..core.events import BudgetReached
-from ..core.models import Attempt, Charge, Entry, Identity, Modality, Usage
+from ..core.models import Attempt, Charge, Entry, Identity, Modality, Quality, Usage
 from ..core.newest import Newest
 from ..core.ports import GateStore, Level, Said
 from ..core.scopes import Unit
 from ..errors import StoreError
 from .gate_holding import Holding, Opening, Shortage
 from .gate_rules import Rule, estimated, strongest
+from .meter import Metered, held
 
 Price = Callable[[Attempt], Charge | None]
 """The charge of an attempt whose usage is known, or None: unpriced."""
@@ -109,7 +110,7 @@ class Purse:
         holdings = self.holdings(attempt.identity, attempt.modality)
         if not holdings:
             return None
-        usage = estimate()
+        usage = held(Metered(estimate(), Quality.ESTIMATED)).usage
         charge = None
         for holding in holdings:
             if holding.rule.is_money and charge is None:
@@ -244,8 +245,9 @@ class Purse:
             said = Said(tuple(change for _, change in told), notes, self._number)
         try:
             done = use(said if told else None)
-        except StoreError:
-            self._away_until = time.monotonic() + _AWAY_SECONDS
+        except BaseException as error:
+            if isinstance(error, StoreError):
+                self._away_until = time.monotonic() + _AWAY_SECONDS
             with self._lock:
                 for holding, change in told:
                     holding.undo(change)

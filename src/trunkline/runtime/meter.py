@@ -18,6 +18,9 @@ FOREIGN_BYTES_PER_TOKEN = 2
 """The same for what is not ASCII, by its bytes of UTF-8: 1.5 tokens for a character of Chinese, one
 for a letter of Cyrillic. Today's tokenizers need fewer, so this is a bound for them."""
 
+_MOST = 2**61
+"""More than this is nobody's usage; a column can still add some up."""
+
 TOKENS_PER_PART = 4
 """What goes around a message, a tool or a call of one, beside its text."""
 
@@ -31,6 +34,14 @@ class Metered(msgspec.Struct, frozen=True):
 
 NOTHING = Metered(Usage(), Quality.EXACT)
 """An attempt that never reached the provider, or that it refused, uses nothing."""
+
+
+def held(metered: Metered) -> Metered:
+    """``metered`` as far as a ledger holds it: a provider may tell any number, in error or not."""
+    units = astuple(metered.usage)
+    if max(units) <= _MOST and min(units) >= -_MOST:
+        return metered
+    return Metered(Usage(*(max(min(n, _MOST), -_MOST) for n in units)), Quality.ESTIMATED)
 
 
 def with_thoughts(prompt: int | None, answer: int, thoughts: int, total: int) -> tuple[int, int]:

@@ -38,6 +38,8 @@ _PATIENCE = 2.0
 more than any queue of them, less than a caller's patience."""
 
 _DEMAND_NS = 1_000_000_000
+_LAST_NS = 2**62
+"""An instant after which nobody waits for a rate: the year 2116."""
 _CALLS_KEPT_NS = 7 * 86400 * 1_000_000_000
 """How long the budgets of single calls are remembered."""
 
@@ -107,7 +109,7 @@ class SQLiteGateStore:
         if ask.rate is not None:
             (tat,) = db.execute(sql.TAT, (ask.pool, ask.slot_ns)).fetchone()
             units = ask.rate.slice_of(ask.need, left)
-            db.execute(sql.SET_TAT, (ask.pool, ask.slot_ns, ask.rate.taken(tat, now, units)))
+            db.execute(sql.SET_TAT, (ask.pool, ask.slot_ns, _kept(ask.rate.taken(tat, now, units))))
             return units
         units = ask.need if level.left is None else slice_of(ask.need, left)
         db.execute(sql.GRANT, (ask.pool, ask.slot_ns, self.holder, units, units - ask.need))
@@ -138,7 +140,8 @@ class SQLiteGateStore:
         if change.rate is not None:
             if change.back:
                 (tat,) = db.execute(sql.TAT, where).fetchone()
-                db.execute(sql.SET_TAT, (*where, change.rate.taken(tat, now, -change.back)))
+                tat = change.rate.taken(tat, now, -change.back)
+                db.execute(sql.SET_TAT, (*where, _kept(tat)))
         elif change.held:
             db.execute(sql.HOLD, (*where, holder, change.held, change.free))
         else:
@@ -285,6 +288,11 @@ class SQLiteGateStore:
                 raise
             self._db = db
         return self._db
+
+
+def _kept(tat: int) -> int:
+    """``tat`` as far as a column holds it: providers may tell of any number of tokens."""
+    return min(max(tat, 0), _LAST_NS)
 
 
 def _fits(ask: Ask, level: Level) -> bool:
