@@ -428,8 +428,9 @@ async def test_without_the_store_the_rule_says_who_passes(
         (tmp_path / "state" / GATE_NAME).rmdir()
         await until(lambda: spent(tmp_path) == {"budget:tokens": 400} if _exists(tmp_path) else 0)
     else:
-        with pytest.raises(Refused, match="budget tokens cannot be looked up"):
+        with pytest.raises(Refused, match="budget tokens cannot be looked up") as refused:
             await one.open(10)
+        assert refused.value.ends_call, "as its words say"
 
 
 def _exists(tmp_path: Path) -> bool:

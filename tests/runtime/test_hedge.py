@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gating import TOKENS, Process, an_attempt
 from livekit.agents import APIConnectionError, llm
 from plugins import HANG, FakeLLM, FakeTTS, Ledger, candidate
 from switchboard import ask as board_ask
@@ -26,8 +27,11 @@ from trunkline.core.models import (
     Plan,
     Purpose,
     Quality,
+    Usage,
 )
+from trunkline.core.scopes import Unit
 from trunkline.doubles import Double, Pace, Provider
+from trunkline.errors import Refused
 from trunkline.runtime.attempt import Engine
 from trunkline.runtime.gate import Gate
 from trunkline.runtime.health import HealthBook
@@ -46,11 +50,12 @@ class House:
     """An engine, and requests of either modality to candidates that behave as their steps say."""
 
     ledger: Ledger = field(default_factory=Ledger)
+    gate: Gate | None = None
     failovers: list[Failover] = field(default_factory=list)
     made: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        gate = Gate(self.ledger, lambda _: None, lambda _: None)
+        gate = self.gate or Gate(self.ledger, lambda _: None, lambda _: None)
         self.engine = Engine(gate, HealthBook(), self.failovers.append)
 
     def client(self, modality: Modality, *steps: Any, **policy: Any) -> Any:
@@ -108,6 +113,7 @@ async def ask(client: Any) -> tuple[str, int]:
 
 
 WORDS = TEXT.split()
+NOTICE = ["We", "have", "to", "end", "here."]
 SLOW: list[Any] = [0.4, *WORDS]
 
 STORIES: dict[str, tuple[list[Any], list[tuple[str, str, str]], str]] = {
@@ -182,6 +188,27 @@ async def test_when_both_fail_both_are_causes(modality: Modality, house: House) 
     assert "a/fake" in str(raised.value.__cause__)
     assert "b/fake" in str(raised.value.__cause__)
     assert house.rows == [("a", "connect_failed", "serve"), ("b", "connect_failed", "hedge")]
+
+
+@pytest.mark.parametrize(("first", "words"), [([1.0, *WORDS], WORDS), ([1.0, DOWN], NOTICE)])
+async def test_a_duplicate_that_is_refused_is_no_refused_caller(
+    tmp_path: Path, first: list[Any], words: Sequence[str]
+) -> None:
+    """Unless the first one fails: who comes next is asked for as ever, and refused as ever."""
+    notice = " ".join(NOTICE)
+    once = replace(TOKENS, unit=Unit.REQUESTS, amount=1, notice=notice)
+    one = Process(tmp_path / "state", once)
+    house = House(gate=one.gate)
+    client = house.client(Modality.LLM, first, WORDS)
+    assert await ask(client) == ("a", len(words))
+    assert [event.notice for event in one.refused] == ([""] if words is WORDS else ["", notice])
+    voice = an_attempt(modality=Modality.TTS, call="c")
+    if words is WORDS:
+        with pytest.raises(Refused):
+            await one.gate.reserve(voice, lambda: Usage(characters=1))
+    await client.aclose()
+    await house.engine.aclose()
+    one.gate.close()
 
 
 @pytest.mark.parametrize("modality", BOTH)

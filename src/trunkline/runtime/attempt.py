@@ -136,7 +136,13 @@ class Engine:
             try:
                 if running is not None:
                     races.clear()
-                    return await running.result()
+                    try:
+                        return await running.result()
+                    except Refused:
+                        if attempt.duration_ns:
+                            raise
+                        # it was refused beside the first one; now there is a caller to be told
+                        attempt = made(candidate, index)
                 if index == 0 and plan.hedge is not None:
                     races += self._races(line, plan, attempt, made)
                 side = races[0] if races and index == 0 else ALONE
@@ -208,7 +214,7 @@ class Engine:
         """Try one candidate to its end; False when the line moved. Raises its ProviderError."""
         if self._gate.has_rules:  # they are priced before
             attempt.terms = line.charged_on(candidate)
-        audience = Audience.NOBODY if attempt.purpose is Purpose.PROBE else line.audience
+        audience = line.audience if attempt.purpose is Purpose.SERVE else Audience.NOBODY
         await self._gate.reserve(attempt, partial(line.estimate, candidate), audience)
         begun = monotonic_ns()
         task = asyncio.current_task()

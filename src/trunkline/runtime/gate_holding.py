@@ -173,6 +173,7 @@ class Shortage:
             retry_after=1.0,
             rule=str(rule),
             notice=rule.notice(audience),
+            ends_call=isinstance(rule.of, Budget),
         )
 
 
