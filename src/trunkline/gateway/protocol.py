@@ -10,12 +10,12 @@ import re
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
 from ..clock import new_id
 from . import exchange
 from .refusal import Refusal, log_refusal
+from .short_way import ShortWay
 
 HEAD_SECONDS = 10.0
 """A head has this long to arrive from its first byte, the first one from the connection on."""
@@ -120,7 +120,7 @@ class Protocol(HttpToolsProtocol):
             self._timer = None
 
 
-class SocketProtocol(WebSocketsSansIOProtocol):
+class SocketProtocol(ShortWay):
     """Answers every upgrade, also one that is none.
 
     ``Protocol`` hands the whole head of it over at once.

@@ -6,6 +6,7 @@ the fields of each protocol. Nothing here needs a socket.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
@@ -56,7 +57,8 @@ class Reader(Generic[M]):
     """Reads the messages of one protocol; ``messages`` is the union of their structs."""
 
     def __init__(self, messages: Any) -> None:
-        self._decode = msgspec.json.Decoder(messages).decode
+        self.decode: Callable[[str | bytes], M] = msgspec.json.Decoder(messages).decode
+        """The message in a text. Raises ValueError and RecursionError."""
         self._known = {one.__struct_config__.tag for one in messages.__args__}
 
     def read(self, frame: str | bytes) -> M | None:
@@ -67,7 +69,7 @@ class Reader(Generic[M]):
         if isinstance(frame, bytes):
             raise Refusal(400, "a binary frame: every message is JSON in a text frame")
         try:
-            message: M = self._decode(frame)
+            message = self.decode(frame)
         except msgspec.ValidationError as error:
             kind = self._kind(frame)
             if kind not in self._known:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from math import inf
 
 from livekit import rtc
 from livekit.agents import APIError
@@ -117,6 +118,9 @@ class Hearing:
         self._interims = Interims(socket.send)
         self._clock = asyncio.get_running_loop().time
         self._until = self._clock()
+        self._waits_since = inf
+        """Since when nothing has come; inf while what came is dealt with."""
+        self._finalizes = asyncio.Event()
         self._owes_finalized = False
         self._asked_to_end = False
         self._has_ended = False
@@ -145,7 +149,8 @@ class Hearing:
             await self._socket.send(text_of(Created(self._socket.id)))
             with self._house.farewells.hearing(self._identity, self._ends.set):
                 hearing = self._read(), self._tell(), self._interims.run(), self._answer()
-                await together(*hearing, self._drain(), self._part())
+                beside = self._mind_silence(), self._drain(), self._part()
+                await together(*hearing, *beside)
         finally:
             self._house.plans.renewed.discard(self._renew)
             await self._stream.aclose()
@@ -162,19 +167,12 @@ class Hearing:
     # What the client says.
 
     async def _read(self) -> None:
+        self._socket.offer_to(self._take)
         while True:
             await self._keep_pace()
-            try:
-                async with asyncio.timeout(self._patience()):
-                    message = await following(self._socket, reader)
-            except TimeoutError:
-                if self._owes_finalized:
-                    await self._tell_finalized()
-                elif self._asked_to_end and self._refused is None:
-                    self._end()
-                else:
-                    return
-                continue
+            self._waits_since = self._clock()
+            message = await following(self._socket, reader)
+            self._waits_since = inf
             if message is None or isinstance(message, Close):
                 await self._socket.close()
                 return
@@ -189,6 +187,41 @@ class Hearing:
                 case Finalize():
                     self._finalize()
 
+    def _take(self, text: bytes) -> bool:
+        """Hear audio as it arrives, which is most of what does; the rest waits for its turn."""
+        now = self._clock()
+        is_busy = self._waits_since > now or self._owes_finalized or self._refused is not None
+        if is_busy or self._ahead > 0:
+            return False
+        try:
+            message = reader.decode(text)
+            if type(message) is not InputAudio:
+                return False
+            frame = self._frame_of(message.audio)
+            if frame is not None:
+                self._hear(frame)
+        except (ValueError, Refusal, RuntimeError):  # on the other way it is told
+            return False
+        self._waits_since = now
+        return True
+
+    async def _mind_silence(self) -> None:
+        """Do what the silence of a client means, once it has lasted."""
+        while True:
+            patience = self._patience()
+            left = patience - max(0.0, self._clock() - self._waits_since)
+            if left > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._finalizes.wait()
+                self._finalizes.clear()
+            elif self._owes_finalized:
+                await self._tell_finalized()
+            elif self._asked_to_end and self._refused is None:
+                self._end()
+            else:
+                return
+
     def _patience(self) -> float:
         """Seconds until silence means something."""
         if self._owes_finalized:
@@ -196,31 +229,47 @@ class Hearing:
         return _END_SECONDS if self._asked_to_end else _IDLE_SECONDS
 
     async def _push(self, audio: str) -> None:
-        pcm = pcm_of(audio)
-        if self._has_ended:
-            raise Refusal(400, "input_audio after the end of the input")
-        if not pcm:
+        frame = self._frame_of(audio)
+        if frame is None:
             return
-        self._asked_to_end = False
-        samples = len(pcm) // 2
-        self._until = max(self._until, self._clock()) + samples / self._rate
-        frame = rtc.AudioFrame(pcm, self._rate, 1, samples)
         if self._refused is None:
-            self._stream.push_frame(frame)
-        elif self._interjections.ends_with(frame) and self._cut_in < _CUT_IN:
+            self._hear(frame)
+            return
+        self._count(frame)
+        if self._interjections.ends_with(frame) and self._cut_in < _CUT_IN:
             self._cut_in += 1
             await self._tell_at_once(self._transcripts.prompt())
 
+    def _frame_of(self, audio: str) -> rtc.AudioFrame | None:
+        pcm = pcm_of(audio)
+        if self._has_ended:
+            raise Refusal(400, "input_audio after the end of the input")
+        samples = len(pcm) // 2
+        return rtc.AudioFrame(pcm, self._rate, 1, samples) if samples else None
+
+    def _hear(self, frame: rtc.AudioFrame) -> None:
+        self._stream.push_frame(frame)
+        self._count(frame)
+
+    def _count(self, frame: rtc.AudioFrame) -> None:
+        self._asked_to_end = False
+        self._until = max(self._until, self._clock()) + frame.samples_per_channel / self._rate
+
+    @property
+    def _ahead(self) -> float:
+        """Seconds for which nothing is read."""
+        return self._until - self._clock() - _AHEAD_SECONDS
+
     async def _keep_pace(self) -> None:
-        ahead = self._until - self._clock() - _AHEAD_SECONDS
-        if ahead > 0:
-            await asyncio.sleep(ahead)
+        if self._ahead > 0:
+            await asyncio.sleep(self._ahead)
 
     def _finalize(self) -> None:
         if not self._has_ended:
             if self._refused is None:
                 self._stream.flush()
             self._asked_to_end = self._owes_finalized = True
+            self._finalizes.set()
 
     async def _tell_finalized(self) -> None:
         if self._owes_finalized:

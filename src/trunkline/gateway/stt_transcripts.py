@@ -20,6 +20,9 @@ _KINDS: Mapping[SpeechEventType, type[Transcript]] = {
 _NO_WORDS = "…"
 
 
+_NUMBER = (float, int)
+
+
 class Transcripts:
     """The utterances of one stream.
 
@@ -94,13 +97,17 @@ class Transcripts:
 
 
 def _word(word: TimedString) -> Word:
-    start = word.start_time if isinstance(word.start_time, float | int) else 0.0
-    end = word.end_time if isinstance(word.end_time, float | int) else start
-    confidence = word.confidence if isinstance(word.confidence, float | int) else None
-    speaker = word.speaker_id if isinstance(word.speaker_id, str) else None
-    return Word(str(word), _rounded(start), _rounded(end), confidence, speaker)
+    start, end = word.start_time, word.end_time
+    begins = _rounded(start) if isinstance(start, _NUMBER) else 0.0
+    return Word(
+        str(word),
+        begins,
+        _rounded(end) if isinstance(end, _NUMBER) else begins,
+        word.confidence if isinstance(word.confidence, _NUMBER) else None,
+        word.speaker_id if isinstance(word.speaker_id, str) else None,
+    )
 
 
 def _rounded(seconds: float) -> float:
     """To a tenth of a millisecond: what is less is the noise of a float."""
-    return round(seconds, 4)
+    return round(seconds * 1e4) / 1e4  # a fifth of what it costs to let ``round`` count digits

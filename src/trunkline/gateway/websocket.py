@@ -17,6 +17,7 @@ from .exchange import JSON, STALL_SECONDS, ClientGone, Message, Receive, Scope, 
 from .exchange import decoded_headers as headers_of
 from .names import model_of
 from .refusal import Refusal
+from .short_way import SHORT_WAY, ShortWay, Take
 
 NORMAL, GOING_AWAY, REFUSED, FAILED = 1000, 1001, 1008, 1011
 """Close codes of RFC 6455, section 7.4. No client looks at them; people who debug do."""
@@ -39,6 +40,7 @@ class Socket:
         self.is_over = False
         self._receive = receive
         self._send = send
+        self._short_way: ShortWay | None = scope.get("extensions", {}).get(SHORT_WAY)
 
     @property
     def model(self) -> str:
@@ -75,6 +77,14 @@ class Socket:
         body = refusal.json(self.id)
         await self._tell({"type": "websocket.http.response.body", "body": body})
 
+    def offer_to(self, take: Take) -> None:
+        """Offer each text to ``take`` as it arrives where the server can; ``receive`` has the rest.
+
+        It is asked only while nothing waits to be received, so that the order stays.
+        """
+        if self._short_way is not None:
+            self._short_way.offer_to(take)
+
     async def receive(self) -> str | bytes | None:
         """The next message, text or bytes; None once the client has closed."""
         message = await self._receive()
@@ -86,7 +96,7 @@ class Socket:
 
     async def send(self, text: str) -> None:
         """Send a text frame; waits while the client takes none. Raises ClientGone at the stall."""
-        if self.is_over:
+        if self.is_over or (self._short_way is not None and self._short_way.write(text)):
             return
         await self._tell({"type": "websocket.send", "text": text})
 
