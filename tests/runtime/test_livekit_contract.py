@@ -35,7 +35,10 @@ PRIVATE = {
     tts.TTS: ("_set_expressive", "_expressive", "_synthesize_with_stream"),
     tts.TTS.Markup: ("_provider_key",),
     stt.STT: ("_update_session_keyterms", "_push_conversation_item", "_recognize_impl"),
-    stt.RecognizeStream: ("_task", "_input_ch"),
+    stt.RecognizeStream: (
+        "_task", "_input_ch", "_event_ch", "_event_aiter", "_metrics_task",
+        "_metrics_monitor_task",
+    ),
     aio.Chan: ("_queue",),
     llm.LLM: ("_prewarm_impl",),
 }  # fmt: skip

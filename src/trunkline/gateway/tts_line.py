@@ -12,7 +12,7 @@ from typing import Any
 from livekit import rtc
 
 from ..core.models import Candidate
-from ..runtime.livekit_compat import timed_transcript
+from ..runtime.livekit_words import timed_transcript
 from .speech_messages import text_of
 from .tts_messages import Alignment, Word, output_audio
 from .websocket import Socket

@@ -8,12 +8,13 @@ an error that ends a stream is reported as one the session survives.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import inspect
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -24,7 +25,6 @@ from livekit.agents.stt import SpeechEvent
 from livekit.agents.telemetry import trace_types
 from livekit.agents.tts import SynthesizedAudio
 from livekit.agents.tts._provider_format import convert_markup, normalize_markup
-from livekit.agents.types import USERDATA_TIMED_TRANSCRIPT, NotGivenOr, TimedString
 from livekit.agents.voice import AgentSession, SpeechHandle
 from livekit.agents.voice.agent_activity import (
     AgentActivity,
@@ -35,7 +35,7 @@ from opentelemetry import trace
 
 from ..clock import new_id
 from ..core.models import Candidate, Plan
-from .livekit_outlet import Outlet
+from .livekit_outlet import EventOutlet, Outlet
 from .meter import audio_ns
 
 _calls: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
@@ -145,6 +145,14 @@ def read_past_tee(stream: tts.SynthesizeStream) -> None:
     stream._monitor_aiter = outlet.measured
 
 
+def hear_past_tee(stream: stt.RecognizeStream) -> None:
+    """The same for a recogniser's stream and its events. Its metrics have begun already."""
+    outlet = EventOutlet()
+    stream._event_ch = stream._event_aiter = outlet
+    stream._metrics_task.cancel()
+    stream._metrics_task = asyncio.create_task(stream._metrics_monitor_task(outlet.measured))
+
+
 class SpeechStream(tts.SynthesizeStream):
     """A SynthesizeStream that hands its text on at once and sends frames as they are.
 
@@ -221,6 +229,10 @@ class SpeechStream(tts.SynthesizeStream):
 
 class TranscriptStream(stt.RecognizeStream):
     """A RecognizeStream that hands its audio on at once, without a channel in between."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        hear_past_tee(self)
 
     def on_frame(self, frame: rtc.AudioFrame) -> None:
         raise NotImplementedError
@@ -362,28 +374,6 @@ def release_text(plugin: tts.TTS[Any], stream: tts.SynthesizeStream) -> None:
     )
     if known and not stream._input_ch.closed:
         stream._input_ch.send_nowait(stream._FlushSentinel())
-
-
-def timed_transcript(frame: rtc.AudioFrame) -> Sequence[TimedString]:
-    """The word timings that travel with ``frame``."""
-    words: Sequence[TimedString] = frame.userdata.get(USERDATA_TIMED_TRANSCRIPT) or ()
-    return words
-
-
-def set_timed_transcript(frame: rtc.AudioFrame, words: Sequence[TimedString]) -> None:
-    frame.userdata[USERDATA_TIMED_TRANSCRIPT] = list(words)
-
-
-def shifted(words: Sequence[TimedString], seconds: float) -> list[TimedString]:
-    """``words`` as they are timed ``seconds`` later."""
-
-    def later(at: NotGivenOr[float]) -> NotGivenOr[float]:
-        return at + seconds if isinstance(at, float | int) else at
-
-    return [
-        TimedString(str(word), start_time=later(word.start_time), end_time=later(word.end_time))
-        for word in words
-    ]
 
 
 def forward_keyterms(child: stt.STT[Any], keyterms: list[str]) -> None:

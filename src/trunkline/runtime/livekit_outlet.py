@@ -1,4 +1,4 @@
-"""The audio of a LiveKit stream without the tee that wakes a task of metrics for every frame."""
+"""What a LiveKit stream gives, without the tee that wakes a task of metrics for each of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+from livekit.agents.stt import SpeechEvent
 from livekit.agents.tts import SynthesizedAudio
 from livekit.agents.utils import aio
 
@@ -30,6 +31,23 @@ class Outlet(aio.Chan[SynthesizedAudio]):
             whole: Any = SimpleNamespace(duration=rest)
             self.measured.send_nowait(replace(value, frame=whole))
             self._rest = None
+
+    def close(self) -> None:
+        super().close()
+        self.measured.close()
+
+
+class EventOutlet(aio.Chan[SpeechEvent]):
+    """A recogniser's events, and what LiveKit's metrics need of them: those that tell of usage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.measured: aio.Chan[SpeechEvent] = aio.Chan()
+
+    def send_nowait(self, value: SpeechEvent) -> None:
+        super().send_nowait(value)
+        if value.recognition_usage is not None:
+            self.measured.send_nowait(value)
 
     def close(self) -> None:
         super().close()

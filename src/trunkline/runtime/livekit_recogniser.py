@@ -16,7 +16,7 @@ from msgspec.structs import replace as replace_fields
 
 from ..core.models import Usage
 from ..errors import ConnectFailed, ProviderError, StreamCut
-from .livekit_compat import has_failed, unread_ns, watch_turn_ends
+from .livekit_compat import has_failed, hear_past_tee, unread_ns, watch_turn_ends
 from .livekit_errors import from_livekit
 from .meter import audio_ns
 
@@ -85,6 +85,7 @@ class PluginRecogniser:
             self._stream = plugin.stream(language=language, conn_options=options)
         except Exception as error:  # the edge: whatever a plugin raises is translated here
             raise from_livekit(error) from error
+        hear_past_tee(self._stream)
         self._stream.start_time_offset = begins
         self._failed = failed
         self._replay_speed = replay_speed

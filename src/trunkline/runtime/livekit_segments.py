@@ -21,9 +21,9 @@ from livekit.agents.vad import VAD, VADEvent, VADEventType
 from ..core.models import Candidate, Deadlines, Usage
 from ..errors import ConnectFailed, DeadlineExceeded, ProviderError
 from .audio import silence
-from .livekit_compat import shifted
 from .livekit_errors import from_livekit, may_be_sent
 from .livekit_recogniser import Piece, PluginRecogniser, Recogniser
+from .livekit_words import shifted
 from .meter import audio_ns
 
 _Event = stt.SpeechEventType

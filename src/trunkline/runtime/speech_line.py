@@ -20,13 +20,9 @@ from .audio import Resampler, is_silent, silence
 from .hedge import Held
 from .learnt import Learnt
 from .line import Line, ProviderStream
-from .livekit_compat import (
-    set_expressive,
-    set_timed_transcript,
-    shifted,
-    timed_transcript,
-)
+from .livekit_compat import set_expressive
 from .livekit_voice import PluginVoice
+from .livekit_words import set_timed_transcript, shifted, timed_transcript
 from .meter import NOTHING, Metered, audio_ns
 
 _AHEAD_SECONDS = 1.0
