@@ -25,6 +25,8 @@ from trunkline.catalog import (
     build,
     chat_options,
     preferred,
+    served_by,
+    takes,
 )
 from trunkline.catalog import provider as row_of
 from trunkline.catalog.quirks import CHAT_PARAMS
@@ -97,6 +99,47 @@ def test_every_model_the_sdk_names_has_a_row_that_serves_its_modality(
     for name in literals(models):
         if name != "auto":
             assert modality in row_of(name.partition("/")[0]).modalities, name
+
+
+NOT_TAKEN: list[tuple[Modality, str, Any, set[str]]] = [
+    (STT, "assemblyai/universal-3-6-pro", inference.stt.AssemblyaiOptions, {"inactivity_timeout"}),
+    (STT, "cartesia/ink-2", inference.stt.CartesiaOptions,
+     {"min_volume", "max_silence_duration_secs"}),
+    (STT, "deepgram/flux-general", inference.stt.DeepgramFluxOptions, {"detect_language"}),
+    (STT, "deepgram/nova-3", inference.stt.DeepgramOptions,
+     {"utterance_end", "channels", "version", "callback", "callback_method", "extra"}),
+    (STT, "google/gemini-3.5-transcribe-live", inference.stt.GoogleOptions, set()),
+    (STT, "inworld/inworld-stt-1", inference.stt.InworldOptions,
+     {"include_word_timestamps", "audio_encoding", "inactivity_timeout_seconds", "prompts"}),
+    (STT, "openai/gpt-live-transcribe", inference.stt.OpenAIOptions, {"languages", "delay"}),
+    (STT, "speechmatics/enhanced", inference.stt.SpeechmaticsOptions,
+     {"max_delay", "max_delay_mode", "diarization", "enable_entities", "punctuation_overrides",
+      "end_of_utterance_silence_trigger", "audio_filtering_config",
+      "transcript_filtering_config"}),
+    (STT, "xai/stt-1", inference.stt.XaiOptions, {"format"}),
+    (TTS, "cartesia/sonic-3", inference.tts.CartesiaOptions, {"duration", "max_buffer_delay_ms"}),
+    (TTS, "deepgram/aura-2", inference.tts.DeepgramOptions, set()),
+    (TTS, "fishaudio/s2.1-pro", inference.tts.FishAudioOptions, set()),
+    (TTS, "inworld/inworld-tts-2", inference.tts.InworldOptions, set()),
+    (TTS, "rime/coda", inference.tts.RimeOptions, {"inline_speed_alpha", "no_text_normalization"}),
+    (TTS, "xai/tts-1", inference.tts.XaiOptions, {"bit_rate"}),
+]  # fmt: skip
+"""Options of LiveKit Inference that the official plugin of the same provider does not have."""
+
+
+@pytest.mark.parametrize(
+    ("modality", "name", "options", "not_taken"), NOT_TAKEN, ids=[row[1] for row in NOT_TAKEN]
+)
+def test_an_option_of_the_sdk_is_taken_or_known_to_be_refused(
+    modality: Modality, name: str, options: Any, not_taken: set[str]
+) -> None:
+    provider, _, model = name.partition("/")
+    row = row_of(provider)
+    how = served_by(row, modality)
+    assert isinstance(how, Plugin)
+    installed(how)
+    refused = {o for o in options.__annotations__ if not takes(row, modality, model, o)}
+    assert refused == not_taken
 
 
 @pytest.mark.parametrize(("row", "modality", "plugin"), SERVED_BY_PLUGIN)

@@ -207,6 +207,40 @@ async def test_workers_share_the_port_and_one_that_dies_is_replaced(
             assert status == 0
 
 
+async def test_workers_are_reloaded_and_drained_together(tmp_path: Path) -> None:
+    slow = Answer([delta(content="Good "), 2.0, *say("day.")])
+    async with ChatServer(say("old")) as first, ChatServer(slow, slow, say("new")) as second:
+        said = settings({"openai": first}, PATIENT)
+        async with started(tmp_path, "--workers", "2", **said) as gateway:
+            file = tmp_path / "trunkline.yaml"
+            await asyncio.gather(*[told(gateway, "old") for _ in range(8)])
+            file.write_text("version: 1\nroutes: [", "utf-8")
+            gateway.process.send_signal(signal.SIGHUP)
+            await asyncio.gather(*[told(gateway, "old") for _ in range(8)])
+            file.write_text(yaml.safe_dump(settings({"openai": second}, PATIENT)), "utf-8")
+            gateway.process.send_signal(signal.SIGHUP)
+            running = [asyncio.create_task(answered(gateway)) for _ in range(8)]
+            await until(lambda: len(second.requests) >= 2)
+            gateway.process.send_signal(signal.SIGTERM)
+            answers = [await one for one in running]
+            status, out = await gateway.ended()
+    assert status == 0
+    assert answers.count("Good day.") == 2
+    assert set(answers) <= {"Good day.", "new", "old"}
+    assert "the settings were not reloaded: trunkline.yaml:3: not valid YAML" in out
+    assert "Traceback" not in out
+
+
+async def answered(gateway: Process) -> str:
+    """The answer on a connection of its own: the next one may reach another worker."""
+    async with aiohttp.ClientSession() as session:
+        return await gateway.ask(session)
+
+
+async def told(gateway: Process, text: str) -> None:
+    assert await answered(gateway) == text
+
+
 @pytest.mark.parametrize(
     ("arguments", "said", "told"),
     [

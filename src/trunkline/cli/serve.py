@@ -27,8 +27,8 @@ def run(config: Path | None, host: str | None, port: int | None, workers: int) -
     if workers == 1:
         serve(configure(config), listening, host, announce)
     else:
-        announce()  # who connects before the first worker runs waits in the socket's queue
-        supervise(workers, lambda: serve(configure(config), listening, host))
+        # who connects before the first worker runs waits in the socket's queue
+        supervise(workers, lambda: serve(configure(config), listening, host), announce)
 
 
 def _announce(host: str, port: int) -> None:

@@ -136,6 +136,7 @@ class _Server(uvicorn.Server):
         """Reload when the settings file has changed, or another one is in its place."""
         source = self._gateway.house.trunkline.source
         seen = _stamp(source)
+        self._gateway.house.reload()  # it may have changed since it was read
         while source is not None:
             await asyncio.sleep(_WATCH_SECONDS)
             now = _stamp(source)

@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from ..errors import TrunklineError
+
 logger = logging.getLogger("trunkline")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -17,10 +19,11 @@ _REST_SECONDS = 1.0
 """A worker that dies younger than this is replaced only after as long a wait."""
 
 
-def supervise(count: int, work: Callable[[], None]) -> None:
+def supervise(count: int, work: Callable[[], None], ready: Callable[[], None]) -> None:
     """Run ``work`` in ``count`` processes until SIGTERM or SIGINT, which they get as well.
 
-    SIGHUP is passed on. The parent does nothing else: it has no loop, no thread, no connection.
+    SIGHUP is passed on; ``ready`` is called once all three are. The parent does nothing else: it
+    has no loop, no thread, no connection.
     """
     workers: dict[int, float] = {}
     ending = False
@@ -34,6 +37,7 @@ def supervise(count: int, work: Callable[[], None]) -> None:
 
     for number in _SIGNALS:
         signal.signal(number, passed_on)
+    ready()
     while workers or not ending:
         while len(workers) < count and not ending:
             with _signals_wait():  # so that each one finds every worker in the table
@@ -42,7 +46,8 @@ def supervise(count: int, work: Callable[[], None]) -> None:
             pid, status = os.wait()
             age = time.monotonic() - workers.pop(pid, 0.0)
             if not ending:
-                logger.error("worker %d ended (status %d) and is replaced", pid, status)
+                code = os.waitstatus_to_exitcode(status)
+                logger.error("worker %d ended (status %d) and is replaced", pid, code)
                 if age < _REST_SECONDS:
                     time.sleep(_REST_SECONDS)
 
@@ -60,6 +65,8 @@ def _fork(work: Callable[[], None]) -> int:
     try:
         work()
         status = 0
+    except TrunklineError as error:  # told by its own words, such as mistakes in the settings
+        logger.error("a worker cannot start: %s", error)
     except BaseException:  # the child's last boundary: it must not go on as the parent
         logger.exception("a worker failed")
     finally:
