@@ -254,6 +254,20 @@ async def test_a_voice_is_charged_by_the_plan_of_its_account(tmp_path: Path) -> 
     assert sum(one.entry.charge.nanos for one in trade.settled if one.entry.charge) == due
 
 
+@pytest.mark.parametrize(
+    ("language", "usd"), [("", "0.0048"), (":fr", "0.0048"), (":multi", "0.0058")]
+)
+async def test_a_recogniser_is_charged_for_the_language_it_hears(
+    tmp_path: Path, language: str, usd: str
+) -> None:
+    async with trading(tmp_path, f"deepgram/nova-3{language}", "stt", 1, faults=False) as trade:
+        await calls(trade, hear(barge=False), 1)
+    told = {
+        (one.attempt.language, one.entry.charge and one.entry.charge.rate) for one in trade.settled
+    }
+    assert told == {(language[1:], f"{usd} USD/audio_in_minute")}
+
+
 async def test_what_a_vendor_asks_more_for_is_not_charged_as_if_it_did_not(tmp_path: Path) -> None:
     options = {"stt": {"keyterm": ["Trunkline"], "diarize": True}}
     async with trading(

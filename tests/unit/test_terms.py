@@ -14,7 +14,7 @@ from trunkline.config.resolve import candidate
 from trunkline.config.settings import ModelChoice
 from trunkline.core.models import Modality, Terms
 from trunkline.inference._live import live_candidate
-from trunkline.runtime.line import charged_on, option_of
+from trunkline.runtime.line import charged_on, language_of, option_of
 
 KEYS = {
     f"{name}_API_KEY": "k" for name in ("OPENAI", "ANTHROPIC", "DEEPGRAM", "ASSEMBLYAI", "ELEVEN")
@@ -98,5 +98,6 @@ def test_what_a_plugin_was_built_with_and_told_since_is_seen() -> None:
     assert charged_on(one, Terms(), one.options) == Terms()
     own._update_session_keyterms(["Trunkline"])
     assert charged_on(one, Terms(), one.options) == Terms(tier="+keyterms")
+    assert language_of(live_candidate(deepgram.STT(api_key="k", language="multi"))) == "multi"
     own = deepgram.STT(api_key="k", enable_diarization=True)
     assert charged_on(live_candidate(own), Terms(), {}) == Terms(tier="+diarization")

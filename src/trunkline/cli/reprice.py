@@ -104,7 +104,7 @@ def _terms(price: Price) -> str:
         f"{price.mode} only" if price.mode != "any" else "",
         ", ".join(price.languages),
         price.region,
-        f"tier {price.tier}" if price.tier else "",
+        f"tier {price.tier}".replace("tier +", "with ") if price.tier else "",
         f"prompts over {price.prompt_over} tokens" if price.prompt_over >= 0 else "",
         f"prompts up to {price.prompt_up_to} tokens" if price.prompt_up_to is not None else "",
     ]

@@ -18,7 +18,7 @@ from livekit.agents.vad import VAD, VADCapabilities, VADEvent, VADEventType, VAD
 from ..core.models import Candidate, Deadlines, Modality, Plan, Quality, Terms, Usage
 from ..errors import DeadlineExceeded, EmptyOutput, ProviderError, StreamCut
 from ..runtime.gate_rules import Audience
-from ..runtime.line import Line, ProviderStream
+from ..runtime.line import Line, ProviderStream, language_of
 from ..runtime.livekit_recogniser import Attended, PluginRecogniser, Recogniser
 from ..runtime.livekit_segments import SegmentRecogniser
 from ..runtime.meter import NOTHING, Metered
@@ -197,11 +197,8 @@ class RecordingLine(Line[stt.SpeechEvent]):
         return Usage(audio_in_ns=self._recording.pushed_ns - self._committed_ns)
 
     def terms(self, candidate: Candidate) -> Terms:
-        language = candidate.ref.suffix or candidate.options.get("language")
-        return Terms(
-            mode="" if candidate.live.capabilities.streaming else "batch",
-            language=language if isinstance(language, str) else "",
-        )
+        mode = "" if candidate.live.capabilities.streaming else "batch"
+        return Terms(mode=mode, language=language_of(candidate))
 
     def metered(self) -> Metered:
         heard = self._recogniser

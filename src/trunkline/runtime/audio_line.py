@@ -27,7 +27,7 @@ from ..errors import (
 from .audio import SILENCE_PEAK, peak
 from .audio_buffer import AudioBuffer
 from .doubt import Doubt, is_doubtful
-from .line import Line, Moved, ProviderStream
+from .line import Line, Moved, ProviderStream, language_of
 from .livekit_recogniser import Attended, Recogniser, end_of
 from .livekit_segments import open_recogniser
 from .meter import NOTHING, Metered, audio_ns
@@ -268,14 +268,9 @@ class AudioLine(Line[stt.SpeechEvent]):
         return True
 
     def terms(self, candidate: Candidate) -> Terms:
-        language = candidate.ref.suffix or candidate.options.get("language")
-        if is_given(self._language):
-            language = self._language
+        language = self._language if is_given(self._language) else language_of(candidate)
         streams = candidate.live.capabilities.streaming
-        return Terms(
-            mode="" if streams else "batch",
-            language=language if isinstance(language, str) else "",
-        )
+        return Terms(mode="" if streams else "batch", language=language)
 
     def estimate(self, candidate: Candidate) -> Usage:
         return Usage(audio_in_ns=self._buffer.held_ns + _SLICE_NS)

@@ -71,6 +71,13 @@ def option_of(live: Any, name: str, options: Mapping[str, Any]) -> Any:
     return getattr(getattr(live, "_opts", None), name, None) or None
 
 
+def language_of(candidate: Candidate) -> str:
+    """The language that a recogniser was asked to hear, also one that the user has built."""
+    own = candidate.live if candidate.own else None
+    language = candidate.ref.suffix or option_of(own, "language", candidate.options)
+    return language if isinstance(language, str) else ""
+
+
 class Moved(TrunklineError):
     """The line asked for its next candidate: a commanded failover, nobody's fault."""
 
