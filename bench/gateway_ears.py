@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.ears_stage import FRAME_SECONDS, TURN, Caller, Vendor, rest_of_frames
-from bench.gateway_stage import KEY, free_port, started, trunkline, wait_for
+from bench.gateway_stage import KEY, cpu_ns, free_port, started, trunkline, wait_for
 
 STREAMS = (50, 200, 350, 600)
 RAMP_STREAMS = 100
@@ -73,12 +73,6 @@ HEAD = f"{'':16} streams  CPU, us  a core of  busy  load  up p50, p99 ms  down p
 def percentile(values: list[float], of: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * of))] if ordered else float("nan")
-
-
-def cpu_ns(pid: int) -> int:
-    """CPU time of a process's threads so far."""
-    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(thread.read_text("utf-8").split()[0]) for thread in threads)
 
 
 def ramp_seconds(streams: int) -> float:

@@ -243,6 +243,12 @@ def started(words: list[str], place: Path, core: int | None) -> Iterator[subproc
         log.close()
 
 
+def cpu_ns(pid: int) -> int:
+    """CPU time of a process's threads so far."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text("utf-8").split()[0]) for thread in threads)
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
