@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -56,6 +57,7 @@ class Live:
         gc.collect()
         self.blocks = sys.getallocatedblocks()
         self.types = Counter(type(one) for one in gc.get_objects())
+        del self.types[weakref.ref]  # sqlite3 keeps up to 200 dead ones a connection
 
     def since(self, before: Live) -> dict[str, int]:
         grown = {kind.__qualname__: n for kind, n in (self.types - before.types).items()}
