@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import json
 import logging
 import random
@@ -481,6 +482,7 @@ async def played(counts: Sequence[int], seed: int, rounds: int = 8) -> dict[str,
                 for double in house.doubles.values():
                     double.reset()
                 tasks.append(len(asyncio.all_tasks()))
+                gc.collect()  # what waits for it comes and goes by megabytes
                 memory.append(resident())
     return {
         "sent": sent,
