@@ -235,6 +235,12 @@ MISTAKES = [
     ("stacks: {s: {stt: flite, llm: scripted, tts: flite}}", '2: stacks.s.stt: provider "flite"'),
     ("stacks: {s: {stt: a, llm: scripted, tts: flite}}", '2: stacks.s.stt: "a" is no route or mod'),
     ("stacks: {local: {stt: pocketsphinx, llm: scripted, tts: flite}}", '"local" is built in'),
+    ("gateway: {decisions: nobody}", '2: gateway.decisions: "nobody" is no route or model ref'),
+    ("gateway: {decisions: pocketsphinx}", '2: gateway.decisions: provider "pocketsphinx"'),
+    (
+        "routes: {ears: {modality: stt, candidates: [pocketsphinx]}}\ngateway: {decisions: ears}",
+        '3: gateway.decisions: route "ears" is for stt',
+    ),
     ("project: {nmae: x}", '2: project.nmae: unknown key "nmae"; did you mean "name"?'),
     ("project: [a]", "2: project: must be text"),
     ("state: {a: 1}", "2: state: must be text"),

@@ -44,7 +44,7 @@ KEYS = [
     "stacks",
     *(f"stacks.<name>.{modality}" for modality in ("stt", "llm", "tts")),
     "gateway",
-    *(f"gateway.{key}" for key in ("keys", "bearer", "host", "port")),
+    *(f"gateway.{key}" for key in ("keys", "bearer", "host", "port", "decisions")),
     *("budgets", "limits"),
     *(f"budgets.<name>.{key}" for key in ("window", "time_zone", "steps")),
     *(f"budgets.<name>.steps[].{key}" for key in ("at", "do", "seconds", "route")),

@@ -178,7 +178,12 @@ class Posted:
         assert b"x-request-id" in headers or self._scope["path"] == "/healthz"
         if status >= 400 and self._scope["method"] != "HEAD":
             body = b"".join(event["body"] for event in self.sent[1:])
-            error = json.loads(body)["error"]
+            told = json.loads(body)
+            if b"x-livekit-request-id" in headers:  # a decision's
+                assert status != 500, told
+                assert told.keys() == {"type", "error", "hint"}
+                return
+            error = told["error"]
             assert error["request_id"].encode() == headers[b"x-request-id"]
             assert len(error["message"]) < 2000
             assert status != 500, error  # 502 and 504 are a provider's
@@ -235,6 +240,18 @@ BODIES += [
         (b"model", b"ears", _WAV + bytes(50)),
         (b"response_format", b"srt", b"no audio"),
         (b"language", b"../x", _WAV),
+    )
+]
+BODIES += [
+    (
+        "/v1/decisions",
+        json.dumps({"model": "brain", "state": "user: Hi", "questions": {"q": one}}).encode(),
+        (b"content-type", b"application/json"),
+    )
+    for one in (
+        {"type": "noul", "instructions": "x"},
+        {"type": "choice", "instructions": "x", "criteria": {"a": "", "b": "c"}},
+        {"type": "score", "instructions": "x", "criteria": ["a", "b"]},
     )
 ]
 PATHS = ["/v1/models", "/v1/models/brain", "/v1/models/../x", "/healthz", "/v1/eot", "//v1//stt/"]

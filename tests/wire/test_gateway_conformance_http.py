@@ -84,6 +84,11 @@ USAGE = {"stream_options": {"include_usage": True}}
 BARGE = "/bargein?threshold=0.5&min_frames=2&created_at=1"
 TOOL = {"type": "function", "function": {"name": "book", "parameters": {"type": "object"}}}
 
+QUESTION = {"type": "noul", "instructions": "The caller requests a human."}
+DECISION = {"model": "brain", "state": "user: Hi", "questions": {"handoff": QUESTION}}
+LUNA = "openai/gpt-6-luna-decisions"
+MIND = Vendor(GPT.kind, GPT.model, GPT.path, more={"replies": (Reply(text='{"handoff": 0.5}'),)})
+
 REQUESTS: list[tuple[str, str, str, Any, dict[str, Any], int]] = [
     ("models, to warm up", "GET", "/models", None, {}, 200),
     ("as Python asks", "POST", "/chat/completions", {**CHAT, **USAGE}, {}, 200),
@@ -130,13 +135,17 @@ REQUESTS: list[tuple[str, str, str, Any, dict[str, Any], int]] = [
     ("a token too old", "POST", "/chat/completions", CHAT, {"token": {"exp": -60}}, 401),
     ("another grant", "GET", "/models", None, {"token": {"inference": None}}, 403),
     ("interruption, as 1.5 asked", "POST", BARGE, None, {}, 404),
-    ("decisions", "POST", "/decisions", {}, {}, 404),
+    ("decisions", "POST", "/decisions", DECISION, {}, 200),
+    ("by the client's default", "POST", "/decisions", {**DECISION, "model": LUNA}, {}, 200),
+    ("by nobody's model", "POST", "/decisions", {**DECISION, "model": "no/such"}, {}, 404),
+    ("without a question", "POST", "/decisions", {**DECISION, "questions": {}}, {}, 400),
+    ("for another grant", "POST", "/decisions", DECISION, {"token": {"inference": None}}, 403),
     ("avatars", "POST", "/avatar/sessions", {}, {}, 404),
 ]
 
 
 async def test_a_request_has_the_status_that_tells_what_to_do(tmp_path: Path) -> None:
-    async with speech(tmp_path, tts=[SONIC], stt=[NOVA], llm=[GPT]) as house:
+    async with speech(tmp_path, tts=[SONIC], stt=[NOVA], llm=[MIND]) as house:
         for says, method, path, body, given, status in REQUESTS:
             asked = house.session.request(
                 method, house.url + path, json=body, headers=headers_of(given)
@@ -145,7 +154,9 @@ async def test_a_request_has_the_status_that_tells_what_to_do(tmp_path: Path) ->
                 assert answer.status == status, (says, await answer.text())
                 assert answer.headers["x-request-id"], says
                 if status != 200:
-                    assert (await answer.json())["error"]["request_id"], says
+                    error = (await answer.json())["error"]
+                    heads = answer.headers
+                    assert heads.get("x-livekit-request-id") or error["request_id"], says
 
 
 async def test_a_stream_of_a_chat_is_openais(tmp_path: Path) -> None:
@@ -189,6 +200,15 @@ async def by_chat(house: Speech, headers: dict[str, str]) -> None:
         await answer.read()
 
 
+async def by_decision(house: Speech, headers: dict[str, str]) -> None:
+    async with house.session.post(
+        f"{house.url}/decisions", json=DECISION, headers=headers
+    ) as answer:
+        assert answer.status == 200
+        assert answer.headers["x-livekit-request-id"]
+        assert (await answer.json())["answers"] == {"handoff": {"type": "noul", "noul": 0.5}}
+
+
 async def by_speech(house: Speech, headers: dict[str, str]) -> None:
     body = {"model": "mouth", "input": "Good day.", "response_format": "pcm"}
     async with house.session.post(
@@ -224,6 +244,7 @@ async def by_tts(house: Speech, headers: dict[str, str]) -> None:
 
 BY = {
     "/v1/chat/completions": by_chat,
+    "/v1/decisions": by_decision,
     "/v1/audio/speech": by_speech,
     "/v1/audio/transcriptions": by_transcription,
     "/v1/stt": by_stt,
@@ -242,7 +263,7 @@ async def test_the_ids_of_a_call_are_on_every_attempt(
     monkeypatch.setattr(stt, "voice_activity", LoudVAD)
     faults = {name: [Rule(kind=Kind.SERVER_ERROR)] for name in ("stt0", "llm0", "tts0")}
     async with speech(
-        tmp_path, tts=[SONIC, FLASH], stt=[NOVA, INK], llm=[GPT, GPT], faults=faults
+        tmp_path, tts=[SONIC, FLASH], stt=[NOVA, INK], llm=[MIND, MIND], faults=faults
     ) as house:
         await BY[door](house, headers_of(CALL))
         await until(lambda: len(house.attempts) == 2)

@@ -45,6 +45,8 @@ SETTINGS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("a stack of one's own", {"providers": OPENAI, "routes": BRAIN,
      "stacks": {"front": {"stt": "pocketsphinx", "llm": "brain", "tts": "flite"}}},
      {"stt pocketsphinx", "tts flite"}),
+    ("what decides", {"providers": {**OPENAI, "anthropic": {"api_key": "x"}}, "routes": BRAIN,
+     "gateway": {"decisions": "anthropic/claude-sonnet-4-5"}}, {"llm anthropic"}),
     ("no routes", {"providers": OPENAI}, {"stt openai", "tts openai"}),
 ]  # fmt: skip
 

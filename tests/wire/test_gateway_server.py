@@ -105,6 +105,11 @@ async def test_chat_alone_never_loads_livekit_and_stays_small(
         async with started(tmp_path, code=code, **said) as gateway:
             assert await gateway.ask(session) == "Hi"
             memory = resident(gateway.process.pid)
+            question = {"type": "noul", "instructions": "Is it over?"}
+            asked = {"state": "user: Bye.", "questions": {"over": question}}
+            url = f"{gateway.url}/decisions"
+            async with session.post(url, json=asked, headers=AUTH) as answer:
+                assert (answer.status, "JSON" in await answer.text()) == (502, True)
             gateway.process.send_signal(signal.SIGTERM)
             status, out = await gateway.ended()
     assert (status, out.splitlines()[-1]) == (0, "[]")

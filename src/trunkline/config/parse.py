@@ -100,23 +100,30 @@ class _File:
         self._connections = Connections({**keyless(), **chosen}, installed(elsewhere))
         routes = self._routes(top.get("routes"))
         own = self._stacks(top.get("stacks"), routes)
+        all_stacks = {**stacks(chosen.values()), **own}
         org, project = _project(top.get("project"))
         return Settings(
             self._connections,
             routes,
-            {**stacks(chosen.values()), **own},
+            all_stacks,
             org,
             project,
             self._state(top.get("state")),
-            self._gateway(top.get("gateway")),
+            self._gateway(top.get("gateway"), routes, all_stacks),
             budgets(top.get("budgets"), routes, self._problems),
             limits(top.get("limits"), self._problems),
             webhooks(top.get("webhooks"), self._problems),
         )
 
-    def _gateway(self, read: Read | None) -> GatewaySettings:
+    def _gateway(
+        self, read: Read | None, routes: Mapping[str, Route], stacks: Mapping[str, Stack]
+    ) -> GatewaySettings:
         fields: Mapping[str, Read] = read.value if read else {}
-        given: dict[str, Any] = {n: fields[n].value for n in ("host", "port") if n in fields}
+        plain = ("host", "port", "decisions")
+        given: dict[str, Any] = {n: fields[n].value for n in plain if n in fields}
+        decides = fields.get("decisions")
+        if decides is not None and decides.value != AUTO and decides.value not in stacks:
+            self._member(decides, Modality.LLM, routes)
         if "bearer" in fields:
             given["bearer"] = tuple(Secret(key.value) for key in fields["bearer"].value)
         keys = gateway_keys(self._env)

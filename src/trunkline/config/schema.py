@@ -133,6 +133,11 @@ _GATEWAY = Section(
         "bearer": Key(Listed(Text()), "keys for OpenAI clients", "none"),
         "host": Key(Text("address"), "where `trunkline serve` listens", "`127.0.0.1`"),
         "port": Key(Port(), "the port it listens on", "8800"),
+        "decisions": Key(
+            Text(),
+            "the stack, route or model (llm) that stands in for LiveKit's decision models",
+            "`auto`",
+        ),
     }
 )
 _PROJECT = Section(

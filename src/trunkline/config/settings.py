@@ -151,12 +151,14 @@ class GatewaySettings:
     """Whom ``trunkline serve`` lets in, and where it listens.
 
     ``keys`` are LiveKit's pairs, the secret by its key; ``bearer`` are keys on their own.
+    ``decisions`` is the name of what stands in for LiveKit's decision models.
     """
 
     keys: Mapping[str, Secret] = field(default_factory=dict)
     bearer: tuple[Secret, ...] = ()
     host: str = "127.0.0.1"
     port: int = 8800
+    decisions: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)

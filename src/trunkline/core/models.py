@@ -40,6 +40,11 @@ class Purpose(StrEnum):
     REPLAY = "replay"
     JUDGE = "judge"
 
+    @property
+    def takes_any(self) -> bool:
+        """Whether it does not matter who answers: budgets may send it to a cheaper route."""
+        return self is Purpose.SERVE or self is Purpose.JUDGE
+
 
 class Quality(StrEnum):
     """How far a usage figure can be trusted."""

@@ -14,7 +14,7 @@ from ..clock import new_id
 from ..compose import Trunkline, Wanted
 from ..core.models import Candidate, Identity, Modality, Plan
 from ..errors import TrunklineError
-from . import chat, models
+from . import chat, decisions, models
 from .attendance import Attendance
 from .exchange import ClientGone, Exchange, Receive, Scope, Send
 from .plans import Ask
@@ -59,6 +59,7 @@ OPEN: Mapping[str, tuple[str, HttpDoor]] = {"/healthz": ("GET", _health)}
 
 HTTP: Mapping[str, tuple[str, HttpDoor]] = {
     "/v1/chat/completions": ("POST", chat.complete),
+    "/v1/decisions": ("POST", decisions.decide),
     "/v1/audio/speech": ("POST", _say),
     "/v1/audio/transcriptions": ("POST", _transcribe),
     "/v1/models": ("GET", models.listed),
@@ -66,6 +67,9 @@ HTTP: Mapping[str, tuple[str, HttpDoor]] = {
 """Doors by path, each with its method. A path with a prefix of one of PREFIXES counts as that."""
 
 PREFIXES = ("/v1/models",)
+
+DRESSED: Mapping[str, Callable[[Exchange], None]] = {"/v1/decisions": decisions.dress}
+"""What makes all answers under a path look as its clients expect; the others look like OpenAI's."""
 
 
 async def _hear(house: Switchboard, socket: Socket) -> None:
@@ -151,6 +155,8 @@ class Gateway:
         path = exchange.path
         prefix = next((p for p in PREFIXES if path.startswith(f"{p}/")), path)
         method, door = OPEN.get(path) or HTTP.get(prefix) or ("", None)
+        if (dress := DRESSED.get(path)) is not None:
+            dress(exchange)
         if path in SOCKETS:
             told = "this path takes WebSockets only: a proxy in between must pass the upgrade on"
             raise Refusal(426, told, headers=((b"upgrade", b"websocket"),))

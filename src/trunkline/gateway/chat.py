@@ -9,10 +9,9 @@ from ..compose import Wanted
 from ..core.models import Candidate, Identity, Modality, Plan, Purpose
 from ..errors import AllCandidatesFailed, Refused, TrunklineError
 from ..runtime.attempt import Engine
-from ..runtime.chat import ChatDelta
 from ..runtime.gate_rules import Audience
 from .chat_answer import StreamedAnswer, WholeAnswer
-from .chat_line import ChatLine
+from .chat_line import ChatLine, Unsent
 from .chat_request import BODY_LIMIT, Asked, read
 from .exchange import Exchange
 from .identity import identity_of
@@ -95,18 +94,7 @@ _PING = Asked([{"role": "user", "content": "ping"}], params={"max_completion_tok
 """Reasoning models refuse a smaller limit than this."""
 
 
-class _Dropped:
-    """Where the answer to a probe goes."""
-
-    whole = True
-    last_write = 0.0
-
-    def begin(self, candidate: Candidate) -> None: ...
-    def put(self, delta: ChatDelta) -> None: ...
-    async def flush(self) -> None: ...
-
-
 async def probe(engine: Engine, candidate: Candidate, plan: Plan, identity: Identity) -> None:
     """Ask ``candidate`` next to nothing; its outcome is recorded. Raises the attempt's error."""
     single = replace(plan, candidates=(candidate,), retries=0)
-    await engine.run(ChatLine(single, _PING, _Dropped()), single, identity, purpose=Purpose.PROBE)
+    await engine.run(ChatLine(single, _PING, Unsent()), single, identity, purpose=Purpose.PROBE)

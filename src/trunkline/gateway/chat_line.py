@@ -42,6 +42,17 @@ class Sink(Protocol):
         """Send what is ready; waits while the client takes none."""
 
 
+class Unsent:
+    """The sink of an answer that does not leave as it is: the line keeps its words."""
+
+    whole = True
+    last_write = 0.0
+
+    def begin(self, candidate: Candidate) -> None: ...
+    def put(self, delta: ChatDelta) -> None: ...
+    async def flush(self) -> None: ...
+
+
 class _HeldSink:
     """The sink of an attempt that may come to nothing: nothing of it leaves before it wins."""
 

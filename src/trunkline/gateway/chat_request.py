@@ -70,16 +70,34 @@ def checked(body: bytes, kind: type[T]) -> tuple[dict[str, Any], T]:
     """
     try:
         data = _decode(body)
-        return data, msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        told, _, path = str(error).partition(" - at ")
-        name = path.strip("`").removeprefix("$").removeprefix(".")
-        raise Refusal(400, f"{name or 'the body'}: {told}", param=name or None) from None
+        raise _misshapen(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refusal(400, "the body is not JSON", code="invalid_json") from None
+    return data, shaped(data, kind)
 
 
-def read(body: bytes, inference_class: str = "") -> Asked:
+def shaped(data: object, kind: type[T], where: str = "") -> T:
+    """``data`` as ``kind``. Raises Refusal (400) naming the field, under the name ``where``."""
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise _misshapen(error, where) from None
+
+
+def _misshapen(error: msgspec.ValidationError, where: str = "") -> Refusal:
+    told, _, path = str(error).partition(" - at ")
+    inner = path.rpartition("$")[2].strip("`")
+    name = (where + inner).removeprefix(".")
+    return Refusal(400, f"{name or 'the body'}: {told}", param=name or None)
+
+
+def inference_class(priority: str) -> str:
+    """LiveKit's scheduling class by the header that asks for it; empty for none that it has."""
+    return priority if priority in _CLASSES else ""
+
+
+def read(body: bytes, priority: str = "") -> Asked:
     """Read a request. Raises Refusal (400) naming the field."""
     data, known = checked(body, _Known)
     if not BESIDE_THE_BODY.isdisjoint(data):
@@ -94,5 +112,5 @@ def read(body: bytes, inference_class: str = "") -> Asked:
         params={name: value for name, value in data.items() if name not in _OURS},
         stream=known.stream or False,
         wants_usage=bool(options and options.include_usage),
-        inference_class=inference_class if inference_class in _CLASSES else "",
+        inference_class=inference_class(priority),
     )

@@ -57,6 +57,10 @@ class Exchange:
         """The loop time of the last write, or of now while one waits for the client."""
         self.keep_alive: Callable[[], Awaitable[None]] | None = None
         """What breaks a silence, also before the answer has started."""
+        self.form: Callable[[Refusal, str], bytes] = Refusal.json
+        """How a refusal is written for this client, with the id of the request."""
+        self.heads: Headers = ()
+        """Headers of every answer, beside the usual."""
         self._receive = receive
         self._send = send
         self._read = False
@@ -110,14 +114,18 @@ class Exchange:
     async def refuse(self, refusal: Refusal) -> None:
         """Send an error as the whole answer."""
         self.keep_alive = None
-        await self.answer(refusal.status, refusal.json(self.id), headers=refusal.headers)
+        await self.answer(refusal.status, self.form(refusal, self.id), headers=refusal.headers)
 
     async def start(self, status: int, content_type: bytes, headers: Headers = ()) -> None:
         """Send the status; ``write`` and ``end`` follow."""
         self.started = True
         own = ((b"content-type", content_type), (b"x-request-id", self.id.encode()))
         await self._send(
-            {"type": "http.response.start", "status": status, "headers": [*own, *headers]}
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*own, *self.heads, *headers],
+            }
         )
 
     async def write(self, data: bytes) -> None:

@@ -15,6 +15,7 @@ from .. import catalog
 from ..config import Settings, resolve
 from ..core.models import Modality
 from ..errors import UsageError
+from .names import AUTO
 from .refusal import Refusal
 
 logger = logging.getLogger("trunkline")
@@ -174,6 +175,8 @@ def _named(settings: Settings) -> Iterator[tuple[Modality, str]]:
     """
     for route in settings.routes.values():
         yield route.modality, route.name
+    if settings.gateway.decisions != AUTO:
+        yield Modality.LLM, settings.gateway.decisions
     for stack in settings.stacks.values():
         chosen = stack.name != _LOCAL
         if stack.name == _DEFAULT and settings.routes:

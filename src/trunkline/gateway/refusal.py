@@ -53,12 +53,15 @@ class Refusal(Exception):
         self.param = param
         self.headers = headers
 
+    @property
+    def kind(self) -> str:
+        """OpenAI's word for errors of this status."""
+        other = "server_error" if self.status >= 500 else "invalid_request_error"
+        return _TYPES.get(self.status, other)
+
     def body(self, request_id: str) -> dict[str, Any]:
         """The error as OpenAI writes it, and the id under which the log knows the request."""
-        kind = _TYPES.get(self.status) or (
-            "server_error" if self.status >= 500 else "invalid_request_error"
-        )
-        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        error = {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}
         return {"error": {**error, "request_id": request_id}}
 
     def json(self, request_id: str) -> bytes:

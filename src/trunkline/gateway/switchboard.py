@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from ..compose import Trunkline
 from ..core.models import Modality
 from ..errors import ConfigError, UsageError
+from ..runtime.learnt import Learnt
 from .auth import Keyring, check_secrets
+from .decision_line import Habits
 from .farewells import Farewells
 from .plans import Ask, Plans
 from .preload import Preload, Target, absent, doors_of
@@ -28,6 +30,7 @@ class Switchboard:
         self._host = host
         self.plans = Plans(trunkline)
         self.voices = Voices()
+        self.habits = Learnt(Habits)
         has_rules = trunkline.gate.has_rules
         self.farewells = Farewells(trunkline.shared if has_rules else None)
         self.keyring = Keyring(trunkline.settings.gateway)

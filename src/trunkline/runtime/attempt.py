@@ -102,7 +102,7 @@ class Engine:
         the last attempt when output has left and the policy forbids going on, and Refused when the
         gate says no.
         """
-        if purpose is Purpose.SERVE and self._gate.has_rules:
+        if purpose.takes_any and self._gate.has_rules:
             plan = await self._affordable(line.modality, plan, identity)
         races: list[Race[Out]] = []
         try:
