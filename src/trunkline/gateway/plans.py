@@ -163,9 +163,6 @@ class Plans:
     def _build(self, ask: Ask) -> _Built:
         if len(ask.key) > _LARGEST_ASK:
             raise UsageError(f"the options are larger than {_LARGEST_ASK:,} bytes")
-        for wanted in (ask.wanted, *ask.fallback):
-            check_name(wanted.name)
-            _check_suffix(wanted.suffix)
         plan = self._plan(ask)
         if ask.language:
             _check_suffix(ask.language)
@@ -179,6 +176,9 @@ class Plans:
         return _Built(ask, plan, closing, prober)
 
     def _plan(self, ask: Ask) -> Plan:
+        for wanted in (ask.wanted, *ask.fallback):
+            check_name(wanted.name)
+            _check_suffix(wanted.suffix)
         settings, name, provider = self.trunkline.settings, ask.wanted.name, ask.provider
         if not provider:
             return self.trunkline.plan(ask.modality, ask.wanted, ask.fallback)
