@@ -19,9 +19,9 @@ from test_gateway_server import MAIN, resident, started
 
 from trunkline.config import load
 from trunkline.core.models import Modality
-from trunkline.gateway import preload
+from trunkline.gateway import preload, switchboard
 from trunkline.gateway.plans import Ask, Plans
-from trunkline.gateway.preload import Target, _targets
+from trunkline.gateway.preload import Target, targets_in
 
 OPENAI = {"openai": {"api_key": "x"}}
 DEEPGRAM = {"deepgram": {"api_key": "x"}}
@@ -57,7 +57,7 @@ SETTINGS: list[tuple[str, dict[str, Any], set[str]]] = [
 def test_what_is_named_is_loaded(tmp_path: Path, said: dict[str, Any], loaded: set[str]) -> None:
     file = tmp_path / "trunkline.yaml"
     file.write_text(yaml.safe_dump({"version": 1, **said}), "utf-8")
-    targets = {(str(m), module) for m, module in _targets(load(file, {}))}
+    targets = {(str(m), module) for m, module in targets_in(load(file, {}))}
     assert {f"{m} {module.split('.')[2]}" for m, module in targets} == loaded
 
 
@@ -105,7 +105,7 @@ async def loading(
     """A gateway that imports a module as long as nobody calls what this gives."""
     (tmp_path / f"{name}.py").write_text(SLOW, "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(preload, "_targets", lambda _: {(Modality.STT, name)})
+    monkeypatch.setattr(preload, "targets_in", lambda _: {(Modality.STT, name)})
     async with serving(tmp_path, say("Hi")) as (house, _):
         loader = house.gateway.house.load()
         try:
@@ -180,6 +180,30 @@ async def test_what_was_not_named_is_imported_beside_the_calls(
         sys.modules["late_plugin"].go_on.set()
         assert (await speech).status == 404
         assert house.gateway.house.loading == []
+
+
+async def test_what_a_reload_needs_is_imported_beside_the_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is there, what is in use goes on as it was."""
+    (tmp_path / "new_plugin.py").write_text(SLOW, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    async with serving(tmp_path, say("Hi"), say("Hello")) as (house, servers):
+        async with house.ask(model="answer") as answer:
+            assert answer.status == 200
+        monkeypatch.setattr(switchboard, "targets_in", lambda _: {(Modality.LLM, "new_plugin")})
+        turned = house.file.read_text("utf-8").replace("openai/m-openai", "second/m-second")
+        house.file.write_text(turned, "utf-8")
+        house.gateway.house.reload()
+        await until(lambda: hasattr(sys.modules.get("new_plugin"), "go_on"), 120)
+        async with house.ask(model="answer") as answer:
+            assert answer.status == 200
+        assert [len(server.requests) for server in servers] == [2, 0]
+        sys.modules["new_plugin"].go_on.set()
+        await until(lambda: not house.gateway.house.loading)
+        async with house.ask(model="answer") as answer:
+            assert answer.status == 200
+        assert [len(server.requests) for server in servers] == [2, 1]
 
 
 def late(self: Plans, ask: Ask) -> set[Target]:

@@ -121,8 +121,17 @@ class Plans:
 
         Nothing for one that is built. Raises UsageError when nothing here serves what is asked.
         """
-        if ask.key in self._built:
-            return set()
+        return set() if ask.key in self._built else self._targets(ask)
+
+    def targets_of_renewal(self) -> set[Target]:
+        """What must be imported before ``renew``, for the same reason."""
+        found: set[Target] = set()
+        for built in self._built.values():
+            with contextlib.suppress(UsageError):
+                found |= self._targets(built.ask)
+        return found
+
+    def _targets(self, ask: Ask) -> set[Target]:
         connections = self.trunkline.settings.connections
         candidates = self._plan(ask).candidates
         rows = [catalog.provider(connections[one.connection].provider) for one in candidates]

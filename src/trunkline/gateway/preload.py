@@ -47,7 +47,7 @@ class Preload:
     """
 
     def __init__(self, settings: Settings, asked: Set[Target] = frozenset()) -> None:
-        self._targets = set(asked or _targets(settings))
+        self._targets = set(asked or targets_in(settings))
         self._done = asyncio.Event()
         self._is_over = False
         self._thread: threading.Thread | None = None
@@ -142,7 +142,7 @@ def absent(targets: Set[Target]) -> set[Target]:
     return {target for target in targets if target[1] not in sys.modules}
 
 
-def _targets(settings: Settings) -> Iterator[Target]:
+def targets_in(settings: Settings) -> Iterator[Target]:
     """The modality and module of every plugin that the settings name."""
     for modality, name in _named(settings):
         try:

@@ -126,6 +126,7 @@ async def speak(
     it, the settings may have a recording or a sentence that is heard instead. A call that is to end
     hears that sentence, whatever the text is.
     """
+    await house.ready_for(ask)  # another voice than the last sentence's may be asked for
     listener, call, key = line.listener, identity.call, ask.key
     farewell = house.farewells.of(identity)
     with house.plans.lease(ask) as leased:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from ..compose import Trunkline
 from ..core.models import Modality
@@ -15,7 +15,7 @@ from .auth import Keyring, check_secrets
 from .decision_line import Habits
 from .farewells import Farewells
 from .plans import Ask, Plans
-from .preload import Preload, Target, absent, doors_of
+from .preload import Preload, Target, absent, doors_of, targets_in
 from .voices import Voices
 
 logger = logging.getLogger("trunkline")
@@ -38,7 +38,7 @@ class Switchboard:
         self._preload: Preload | None = None
         self._last_preload: Preload | None = None
         self._tried: set[Target] = set()
-        self._reload_late = False
+        self._reload_late = self._renew_late = False
         self._working = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -88,20 +88,30 @@ class Switchboard:
             return
         if self._preload is not None:
             await self._preload.wait()
-        missing = absent(targets | doors) - self._tried
+        if self._lacks(targets | doors) and self._preload is not None:
+            await self._preload.wait()
+
+    def _lacks(self, targets: Set[Target]) -> bool:
+        """Whether some of ``targets`` are not there; those that never were are being imported."""
+        missing = absent(targets) - self._tried
         if missing:
             self._tried |= missing
-            await self._begin(Preload(self.trunkline.settings, missing)).wait()
+            self._begin(Preload(self.trunkline.settings, missing))
+        return bool(missing)
 
     def _loaded(self) -> None:
         self._preload = None
+        if self._renew_late:
+            self._renew_late = False
+            self.plans.renew()
         if self._reload_late:
             self.reload()
 
     def reload(self) -> None:
         """Read the settings again; what runs ends as it began. With mistakes nothing changes.
 
-        It waits for what is being imported: plans that need more of that would stop the loop.
+        It waits for what is being imported, and plans are renewed when what they need is there:
+        to import that here would stop the loop.
         """
         self._reload_late = self._preload is not None
         if self._reload_late:
@@ -119,7 +129,9 @@ class Switchboard:
         if after == before:
             return  # a changed file that was told by a signal as well, or nothing new in it
         self.keyring = Keyring(after.gateway)
-        self.plans.renew()
+        self._renew_late = self._lacks(set(targets_in(after)) | self.plans.targets_of_renewal())
+        if not self._renew_late:
+            self.plans.renew()
         fixed = {
             "gateway.host": (before.gateway.host, after.gateway.host),
             "gateway.port": (before.gateway.port, after.gateway.port),
