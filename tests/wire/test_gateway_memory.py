@@ -163,3 +163,27 @@ async def settled(house: House) -> None:
     """Nothing is under way; what the test itself was told is forgotten."""
     await asyncio.to_thread(house.trunkline.recorder.flush_all, 10)
     house.attempts.clear()
+
+
+@pytest.mark.parametrize(("steps", "status"), [(say("Hi"), 200), (Answer(status=500), 502)])
+async def test_a_chat_leaves_no_cycle(
+    tmp_path: Path, steps: list[bytes] | Answer, status: int
+) -> None:
+    """Its memory is free at once: collections are rare, and an outage brings many failures."""
+    async with serving(tmp_path, steps) as (house, _):
+
+        async def chat() -> None:
+            async with house.ask() as answer:
+                await answer.read()
+                assert answer.status == status
+
+        for _ in range(BATCH):
+            await chat()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(BATCH):
+                await chat()
+            assert gc.collect() < 2 * BATCH
+        finally:
+            gc.enable()

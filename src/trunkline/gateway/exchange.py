@@ -72,6 +72,7 @@ class Exchange:
         self._clock = task.get_loop().time
         self._over: Exception | None = None
         self._speaking: asyncio.Task[None] | None = None
+        self._scope = scope
         scope[HUNG_UP] = self.hang_up
 
     @property
@@ -167,6 +168,7 @@ class Exchange:
 
     def close(self) -> None:
         """Have nothing more leave."""
+        self._scope.pop(HUNG_UP, None)  # else request and exchange would wait for a collection
         self.keep_alive = None
         if self._speaking is not None:
             self._speaking.cancel()

@@ -150,7 +150,8 @@ class Engine:
             except Outrun:
                 continue  # by the next candidate, whose attempt is ahead
             except ProviderError as error:
-                causes.append((str(candidate), error))
+                # without its frames, which hold it, the prompt would wait for a collection
+                causes.append((str(candidate), error.with_traceback(None)))
                 logger.warning(
                     "%s attempt failed: %s: %s",
                     line.modality,
