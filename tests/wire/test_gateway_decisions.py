@@ -100,26 +100,37 @@ async def test_a_conversation_and_an_empty_one_are_asked_about(tmp_path: Path) -
     assert texts == ["(Nothing has been said.)", "user: A human, please."]
 
 
+async def test_a_reload_changes_who_decides(tmp_path: Path) -> None:
+    async with serving(tmp_path, DECIDED, DECIDED, gateway=deciding("answer")) as (house, _):
+        assert (await decided(house, None)).model == "openai/m-openai"
+        text = house.file.read_text("utf-8").replace("decisions: answer", "decisions: second/new")
+        house.file.write_text(text, "utf-8")
+        house.gateway.house.reload()
+        assert (await decided(house, None)).model == "second/new"
+
+
+def deciding(name: str) -> dict[str, Any]:
+    return {"keys": {KEY: SECRET}, "decisions": name}
+
+
 def test_livekits_own_models_are_known() -> None:
     assert set(get_args(DecisionModels)) == LIVEKITS
 
 
-@pytest.mark.parametrize("setting", [{}, {"decisions": "judge"}, {"decisions": "second/small"}])
-async def test_what_only_livekit_serves_is_decided_by_ours(
-    tmp_path: Path, setting: dict[str, str]
-) -> None:
+@pytest.mark.parametrize("name", ["auto", "judge", "second/small", "default"])
+async def test_what_only_livekit_serves_is_decided_by_ours(tmp_path: Path, name: str) -> None:
     """The client's default above all: it names a model that no chat completions endpoint has."""
     routes = {
         "talk": {"modality": "llm", "candidates": ["openai/m"]},
         "judge": {"modality": "llm", "candidates": ["second/small"]},
     }
     stack = {"stt": "pocketsphinx", "llm": "talk", "tts": "flite"}
-    gateway = {"keys": {KEY: SECRET}, **setting}
-    said: dict[str, Any] = {"routes": routes, "stacks": {"default": stack}, "gateway": gateway}
-    served = "second/small" if setting else "openai/m"
+    said: dict[str, Any] = {"routes": routes, "stacks": {"default": stack}}
+    said["gateway"] = {"keys": {KEY: SECRET}} if name == "auto" else deciding(name)
+    served = "openai/m" if name in ("auto", "default") else "second/small"
     async with serving(tmp_path, DECIDED, DECIDED, **said) as (house, _):
-        for name in (None, *sorted(LIVEKITS), "auto", ""):
-            assert (await decided(house, name)).model == served
+        for asked in (None, *sorted(LIVEKITS), "auto", ""):
+            assert (await decided(house, asked)).model == served
         assert (await decided(house, "talk")).model == "openai/m"
         assert (await decided(house, "default")).model == "openai/m"
         assert (await decided(house, "second/x")).model == "second/x"
