@@ -338,6 +338,20 @@ async def _(place: Place) -> None:
         await place.count(asked(**body))
 
 
+@door("/v1/decisions")
+async def _(place: Place) -> None:
+    url = f"{_client(place.house)['base_url']}/decisions"
+    questions = {"is_over": {"type": "noul", "instructions": "Has the caller said goodbye?"}}
+
+    async def asked() -> None:
+        bearer = {"Authorization": f"Bearer {BEARER}"}
+        body = {"model": "brain", "state": "user: hello", "questions": questions}
+        async with place.http.post(url, json=body, headers=bearer) as answer:
+            await answer.read()
+
+    await place.count(asked())
+
+
 @way("a probe of each modality through the gateway")
 async def _(place: Place) -> None:
     house = Gateway(trunkline.compose.current()).house
