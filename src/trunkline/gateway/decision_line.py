@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any
 
 from ..clock import monotonic_ns
 from ..core.models import Candidate, Plan
@@ -16,6 +16,7 @@ from ..runtime.wire_llm import WireLLM
 from .chat_line import ChatLine, Unsent
 from .decision_questions import read_answers, response_format
 from .decision_request import Decisions
+from .flushing import Passing
 
 _OF_ITS_FORM = frozenset({None, 400, 422})
 """The statuses of a request that may be rejected for its parameters; an error in a stream has none.
@@ -89,22 +90,14 @@ class DecisionLine(ChatLine):
         return monotonic_ns() < self._habits.about(candidate).words_until_ns
 
 
-class _Asking:
+class _Asking(Passing[ChatDelta]):
     """``stream``, with ``rejects`` called when the request is rejected for what may be its form."""
 
-    __slots__ = ("_rejects", "_stream", "close")
+    __slots__ = ("_rejects",)
 
     def __init__(self, stream: ProviderStream[ChatDelta], rejects: Callable[[], None]) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._rejects = rejects
-        self.close = stream.close
-
-    @property
-    def request_id(self) -> str:
-        return self._stream.request_id
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> ChatDelta:
         try:

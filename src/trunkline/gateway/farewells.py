@@ -20,6 +20,7 @@ import msgspec
 
 from ..clock import now_ns
 from ..core.models import Identity
+from ..core.newest import Newest
 from ..core.ports import SharedRecord, SharedState
 
 T = TypeVar("T")
@@ -84,8 +85,8 @@ class Farewells:
         self._shared = shared
         self._is_following = shared is None
         self._learning = threading.Lock()
-        self._known: dict[Call, Farewell] = {}
-        self._ours: dict[Call, Farewell] = {}
+        self._known: Newest[Call, Farewell] = Newest(_KEPT)
+        self._ours: Newest[Call, Farewell] = Newest(_KEPT)
         self._hearing: dict[Call, list[Callable[[], object]]] = {}
         self._voices: dict[Call, list[Callable[[], float]]] = {}
 
@@ -194,9 +195,8 @@ class Farewells:
     def _keep(self, farewell: Farewell) -> None:
         now = now_ns()
         self._ours[farewell.call] = farewell
-        self._ours = {call: one for call, one in self._ours.items() if now < one.until_ns}
-        while len(self._ours) > _KEPT:
-            del self._ours[next(iter(self._ours))]
+        for call in [call for call, one in self._ours.items() if now >= one.until_ns]:
+            del self._ours[call]
         if self._shared is not None:
             self._shared.put(f"{_PREFIX}{os.getpid()}", _encode(list(self._ours.values())), now)
         self._learn_one(farewell)
@@ -227,8 +227,6 @@ class Farewells:
             is_news = before is None or now >= before.until_ns
             known = farewell if before is None or is_news else before.and_then(farewell)
             self._known[call] = known
-            while len(self._known) > _KEPT:
-                del self._known[next(iter(self._known))]
         if is_news:
             for told in list(self._hearing.get(call, ())):
                 told()

@@ -1,4 +1,4 @@
-"""A provider's stream for a client over the network: what there is leaves before more is taken."""
+"""A provider's stream as others see it, and one whose output leaves before more is taken."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Generic, Self
 from ..runtime.line import Out, ProviderStream
 
 
-class Flushing(Generic[Out]):
-    """``stream``, with ``flush`` awaited before each wait for its next output."""
+class Passing(Generic[Out]):
+    """``stream`` itself, for those that do more at its next output."""
 
-    __slots__ = ("_flush", "_stream", "close")
+    __slots__ = ("_stream", "close")
 
-    def __init__(self, stream: ProviderStream[Out], flush: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, stream: ProviderStream[Out]) -> None:
         self._stream = stream
-        self._flush = flush
         self.close = stream.close
 
     @property
@@ -24,6 +23,19 @@ class Flushing(Generic[Out]):
 
     def __aiter__(self) -> Self:
         return self
+
+    async def __anext__(self) -> Out:
+        return await self._stream.__anext__()
+
+
+class Flushing(Passing[Out]):
+    """``stream``, with ``flush`` awaited before each wait for its next output."""
+
+    __slots__ = ("_flush",)
+
+    def __init__(self, stream: ProviderStream[Out], flush: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(stream)
+        self._flush = flush
 
     async def __anext__(self) -> Out:
         await self._flush()

@@ -137,11 +137,7 @@ async def speak(
             logger.info("request %s is spoken as the notice of its call", listener.id)
             return False
         try:
-            await house.trunkline.engine.run(line, plan, identity)
-        except asyncio.CancelledError:
-            if line.is_deserted:
-                raise ClientGone from None
-            raise
+            await _run(house, plan, identity, line)
         except (AllCandidatesFailed, Refused) as error:
             notice = error.notice if isinstance(error, Refused) else ""
             if isinstance(error, Refused) and error.ends_call and notice:
@@ -179,11 +175,17 @@ async def _told(
     told.push(notice)
     told.end()
     try:
-        await house.trunkline.engine.run(told, plan, identity)
-    except asyncio.CancelledError:
-        if told.is_deserted:
-            raise ClientGone from None
-        raise
+        await _run(house, plan, identity, told)
     except TrunklineError:  # refused too, or nobody is well: the text's refusal says why
         return told.has_begun
     return True
+
+
+async def _run(house: Switchboard, plan: Plan, identity: Identity, line: SpokenLine) -> None:
+    """Have ``line`` spoken. Raises ClientGone when nobody takes it any more."""
+    try:
+        await house.trunkline.engine.run(line, plan, identity)
+    except asyncio.CancelledError:
+        if line.is_deserted:
+            raise ClientGone from None
+        raise

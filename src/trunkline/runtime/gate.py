@@ -18,6 +18,7 @@ from ..clock import new_id, now_ns
 from ..core.events import AttemptRefused
 from ..core.limits import Limit
 from ..core.models import Attempt, Entry, Identity, Modality, Quality, Settlement, Usage
+from ..core.newest import Newest
 from ..core.ports import Journal
 from ..core.pricing import LATE
 from ..errors import Refused, StoreError
@@ -65,8 +66,8 @@ class Gate:
         self._purse = keeper.purse if keeper is not None else None
         self._refused = refused
         self._late = late
-        self._notices: dict[str, tuple[float, int, int]] = {}
-        self._listening: dict[str, None] = {}
+        self._notices: Newest[str, tuple[float, int, int]] = Newest(_NOTICES_KEPT)
+        self._listening: Newest[str, None] = Newest(_NOTICES_KEPT)
 
     @property
     def has_rules(self) -> bool:
@@ -231,11 +232,9 @@ class Gate:
     def expect_notice(self, call: str, notice: str) -> None:
         """Let the voice through that tells ``call`` the ``notice`` of a refusal."""
         if notice:
-            _, _, said = self._notices.pop(call, (0.0, 0, 0))
+            _, _, said = self._notices.get(call, (0.0, 0, 0))
             until = time.monotonic() + _NOTICE_SECONDS
             self._notices[call] = (until, len(notice) + _NOTICE_ROOM, said)
-            while len(self._notices) > _NOTICES_KEPT:
-                del self._notices[next(iter(self._notices))]
 
     def _still_listens(self, attempt: Attempt, refused: Refused) -> bool:
         """Whether a recogniser is let through for a moment, once a call.
@@ -246,8 +245,6 @@ class Gate:
         if attempt.modality is not Modality.STT or not refused.notice or call in self._listening:
             return False
         self._listening[call] = None
-        while len(self._listening) > _NOTICES_KEPT:
-            del self._listening[next(iter(self._listening))]
         return True
 
     def _tell(self, attempt: Attempt, refused: Refused, *, shadow: bool = False) -> None:
