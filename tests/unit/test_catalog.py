@@ -250,6 +250,16 @@ async def test_a_reference_becomes_the_plugin_s_model(
         assert suffix in set(strings_in(built))
 
 
+@pytest.mark.parametrize("language", ["", "en", "en-GB"])
+async def test_every_recogniser_the_sdk_names_hears_english(language: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        for name in set(literals(inference.STTModels)) - {"auto"}:
+            provider, _, model = name.partition("/")
+            row = row_of(provider)
+            given = {"credentials": secrets(row), "options": {}, "http_session": session}
+            assert build(row, STT, model, language, **given)
+
+
 @pytest.mark.parametrize(
     ("name", "modality", "model", "suffix", "options", "error", "told"),
     [

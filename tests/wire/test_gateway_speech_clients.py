@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_house import KEY, SECRET, until
-from gateway_speech import FLASH, INK, NOVA, SONIC, Speech, Vendor, heard, speech
+from gateway_house import KEY, SECRET, House, running, until
+from gateway_speech import FLASH, INK, NOVA, SONIC, Vendor, heard, speech
 from livekit import rtc
 from livekit.agents import APIConnectOptions, APIError, APIStatusError, inference, stt
 
-from trunkline.doubles import Kind, Pace, Rule, tones
+from trunkline.doubles import Double, Kind, Pace, Rule, tones
 from trunkline.gateway import stt as stt_door
 from trunkline.runtime.loud_vad import LoudVAD
 
@@ -33,7 +33,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def client(
-    house: Speech, monkeypatch: pytest.MonkeyPatch, kind: Any, model: str, **more: Any
+    house: House, monkeypatch: pytest.MonkeyPatch, kind: Any, model: str, **more: Any
 ) -> Any:
     monkeypatch.setenv("LIVEKIT_INFERENCE_URL", house.url)
     return kind(model, http_session=house.session, **more)
@@ -143,6 +143,42 @@ async def test_an_agents_fallbacks_serve_unheard(
         ears = client(house, monkeypatch, inference.STT, "stt0/nova-3", fallback="stt1/ink-2")
         assert words(await listened(ears, PCM)) == WORDS
         await voice.aclose()
+
+
+async def test_an_agents_fallback_hears_its_language(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whisper = Vendor("cartesia", "ink-whisper")
+    faults = {"stt0": [Rule(kind=Kind.SERVER_ERROR)]}
+    async with speech(tmp_path, stt=[NOVA, whisper], faults=faults) as house:
+        ears = client(
+            house,
+            monkeypatch,
+            inference.STT,
+            "stt0/nova-3",
+            language="es",
+            fallback=["stt1/ink-whisper"],
+        )
+        events = await listened(ears, PCM)
+        assert words(events) == WORDS
+        final = next(e for e in events if e.type is Type.FINAL_TRANSCRIPT).alternatives[0]
+        assert (final.language, final.metadata) == ("es", {"served_by": "stt1/ink-whisper:es"})
+
+
+async def test_an_agent_without_key_terms_is_heard_by_a_model_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client sends Deepgram's models their list of terms in any case: an empty one, to most."""
+    async with Double.serve(["deepgram"]) as double:
+        deepgram = {"api_key": "any", "base_url": double.url("deepgram")}
+        settings = {
+            "version": 1,
+            "providers": {"deepgram": deepgram},
+            "gateway": {"keys": {KEY: SECRET}},
+        }
+        async with running(tmp_path, settings) as house:
+            ears = client(house, monkeypatch, inference.STT, "deepgram/nova-2")
+            assert words(await listened(ears, PCM)) == WORDS
 
 
 async def test_a_live_streams_options_change(

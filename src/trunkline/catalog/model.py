@@ -53,9 +53,9 @@ class Plugin:
     ``model``, ``suffix`` and ``language`` are the constructor's arguments for the reference's
     parts, None where it has no such argument; ``suffix`` is the language of a recogniser and the
     voice of a synthesiser, ``language`` the language of a synthesiser. ``implied`` are suffixes
-    that need no argument because the model already means them. ``voices`` maps a family whose
-    voices are part of the model's name to its default voice (``aura-2`` to ``andromeda``).
-    ``suffix_listed`` says that the suffix's argument is a list. ``named_voices`` are those
+    that need no argument because the model already means them, a language in any region.
+    ``voices`` maps a family whose voices are part of the model's name to its default voice
+    (``aura-2`` to ``andromeda``). ``suffix_listed`` says that the suffix's argument is a list. ``named_voices`` are those
     that every client of this provider's API may name, whoever serves it in the end.
 
     ``aliases`` maps names of options, as LiveKit Inference has them, to arguments. ``fixed``

@@ -191,7 +191,7 @@ def _reference(
         raise UnknownModel(f'{row.name} has no {modality} model "{model}"; leave the model out')
     if modality is Modality.TTS and how.language and (language := options.pop("language", None)):
         arguments[how.language] = language
-    if suffix and suffix not in how.implied:
+    if suffix and suffix not in how.implied and suffix.partition("-")[0] not in how.implied:
         arguments |= _suffix(row, modality, how, model, suffix)
     return arguments
 

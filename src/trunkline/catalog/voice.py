@@ -10,7 +10,8 @@ From Connection Errors"): to wait here would be no faster. Speechmatics and Elev
 an error when the buffer is full and no figure; Cartesia states nothing. How long a turn may stay
 open: ``eot_timeout_ms`` 5000 ("Flux"), ``turn_end_timeout_ms`` 5600 ("Configuring turn detection"),
 ``max_turn_silence`` 1280 or 2400 by model ("Turn detection"), ``vad_silence_threshold_secs`` 1.5
-("Realtime speech to text").
+("Realtime speech to text"). The languages of AssemblyAI's multilingual model: "Multilingual
+streaming".
 """
 
 from __future__ import annotations
@@ -253,7 +254,7 @@ VOICE: Final[tuple[Provider, ...]] = (
                 ),
                 "universal-streaming-multilingual": Plugin(
                     target="livekit.plugins.assemblyai:STT",
-                    implied=frozenset({"multi"}),
+                    implied=frozenset({"multi", "en", "es", "fr", "de", "it", "pt"}),
                     base_url="{ws}",
                     replay_speed=1.25,
                     turn_ms=2400,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
 from livekit.agents import APIConnectOptions
@@ -90,7 +90,16 @@ async def following(socket: Socket, reader: Reader[M]) -> M | None:
 def fallback_of(given: Fallbacks | None) -> tuple[Wanted, ...]:
     """The models that serve when the first cannot, in order."""
     listed = given.models if given is not None else ()
-    return tuple(Wanted(one.model, one.voice or "", one.extra or {}) for one in listed)
+    return tuple(Wanted(one.model, one.voice or "", said_in(one.extra)) for one in listed)
+
+
+def said_in(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """``options`` without those that say nothing.
+
+    LiveKit's clients send the list of key terms of a model in any case, also to models that have
+    none; an empty one, and a null, leave an option at what it is by itself.
+    """
+    return {name: value for name, value in (options or {}).items() if value not in (None, [])}
 
 
 def options_of(given: Connection | None) -> APIConnectOptions:

@@ -24,7 +24,7 @@ from .interjections import Interjections
 from .names import model_of
 from .plans import Ask
 from .refusal import Refusal
-from .speech import fallback_of, following, opened, options_of, together
+from .speech import fallback_of, following, opened, options_of, said_in, together
 from .speech_messages import check_encoding, pcm_of, rate_of, text_of
 from .stt_messages import (
     Close,
@@ -95,7 +95,7 @@ class Hearing:
         self._identity = identity
         self._ask = Ask(
             Modality.STT,
-            Wanted(model_of(created.model, name), given.language or "", dict(given.extra or {})),
+            Wanted(model_of(created.model, name), given.language or "", said_in(given.extra)),
             fallback_of(created.fallback),
             socket.headers.get("x-livekit-inference-provider", ""),
         )
@@ -288,7 +288,7 @@ class Hearing:
         wanted = Wanted(
             name,
             before.suffix if changes.language is None else changes.language,
-            {option: value for option, value in merged.items() if value is not None},
+            said_in(merged),
         )
         ask = structs.replace(self._ask, wanted=wanted)
         if ask == self._ask:
