@@ -27,6 +27,7 @@ from .config import (
     Settings,
     defaults,
     followed,
+    in_language,
     load,
     resolve,
     without_secrets,
@@ -187,10 +188,16 @@ class Trunkline:
     def plan(self, modality: Modality, wanted: Wanted, fallback: Iterable[Wanted] = ()) -> Plan:
         """The plan a name stands for, then the fallbacks; nothing is built yet.
 
+        A fallback that names no language hears that of the first recogniser.
+
         Raises UsageError when a name is unknown or a credential is missing.
         """
         first, *others = (self._resolved(modality, one) for one in (wanted, *fallback))
-        return followed(first, [one for other in others for one in other.candidates])
+        more = [one for other in others for one in other.candidates]
+        if modality is Modality.STT:
+            language = first.candidates[0].ref.suffix
+            more = in_language(self.settings.connections, language, more)
+        return followed(first, more)
 
     def _resolved(self, modality: Modality, wanted: Wanted) -> Plan:
         plan = resolve(self.settings, wanted.name, modality)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trunkline.config import ModelChoice, Settings, defaults, load, resolve
+from trunkline.config import ModelChoice, Settings, defaults, in_language, load, resolve
 from trunkline.core.models import AfterOutput, Deadlines, Modality
 from trunkline.errors import MissingCredential, UnknownModel
 
@@ -160,3 +160,22 @@ def test_only_an_engine_of_this_machine_without_a_backup_is_waited_for(
     plan = resolve(settings, name, STT, fallback=fallback)
     assert (plan.deadlines.connect > 10) is patient
     assert (plan.deadlines.first_content > Deadlines().first_content) is patient
+
+
+@pytest.mark.parametrize(
+    ("name", "language", "heard"),
+    [
+        ("deepgram/nova-2", "es", "es"),
+        ("deepgram/nova-2", "", ""),
+        ("deepgram/nova-2", "multi", ""),
+        ("deepgram/nova-2:fr", "es", "fr"),
+        ("deepgram/flux-general", "es", ""),
+        ("deepgram/flux-general-multi", "es", "es"),
+        ("pocketsphinx/en-us", "es", ""),
+    ],
+)
+def test_a_recogniser_hears_the_language_of_its_caller_where_it_takes_one(
+    settings: Settings, name: str, language: str, heard: str
+) -> None:
+    [one] = in_language(settings.connections, language, resolve(settings, name, STT).candidates)
+    assert one.ref.suffix == heard

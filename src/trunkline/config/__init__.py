@@ -2,7 +2,7 @@
 
 from .environment import defaults
 from .parse import load
-from .resolve import candidate, connection_for, followed, resolve
+from .resolve import candidate, connection_for, followed, in_language, resolve
 from .settings import (
     Connection,
     GatewaySettings,
@@ -29,6 +29,7 @@ __all__ = [
     "connection_for",
     "defaults",
     "followed",
+    "in_language",
     "load",
     "resolve",
     "without_secrets",

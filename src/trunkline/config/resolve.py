@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from ..catalog import canonical, is_provider, names, provider, served_by
+from ..catalog import Plugin, canonical, is_provider, names, provider, served_by
 from ..core.models import Candidate, Deadlines, Modality, ModelRef, Plan
 from ..core.names import did_you_mean
 from ..errors import MissingCredential, UnknownModel
@@ -45,6 +45,25 @@ def followed(plan: Plan, more: Sequence[Candidate]) -> Plan:
         return plan
     deadlines = Deadlines() if plan.deadlines == _PATIENT else plan.deadlines
     return replace(plan, candidates=(*plan.candidates, *more), deadlines=deadlines)
+
+
+def in_language(
+    connections: Mapping[str, Connection], language: str, candidates: Sequence[Candidate]
+) -> list[Candidate]:
+    """Recognisers with ``language`` where they take one and name none: callers speak no other.
+
+    ``multi`` is a word of a single vendor for any of some languages, and goes to nobody else.
+    """
+
+    def hearing(one: Candidate) -> Candidate:
+        how = served_by(provider(connections[one.connection].provider), Modality.STT)
+        how = how.variant(one.ref.model) if isinstance(how, Plugin) else how
+        takes = isinstance(how, Plugin) and how.suffix not in (None, how.model)
+        if not takes or one.ref.suffix or "language" in one.options:
+            return one
+        return replace(one, ref=replace(one.ref, suffix=language))
+
+    return list(candidates) if language in ("", "multi") else [hearing(one) for one in candidates]
 
 
 def connection_for(connections: Mapping[str, Connection], name: str) -> Connection:
