@@ -55,8 +55,9 @@ class Plugin:
     voice of a synthesiser, ``language`` the language of a synthesiser. ``implied`` are suffixes
     that need no argument because the model already means them, a language in any region.
     ``voices`` maps a family whose voices are part of the model's name to its default voice
-    (``aura-2`` to ``andromeda``). ``suffix_listed`` says that the suffix's argument is a list. ``named_voices`` are those
-    that every client of this provider's API may name, whoever serves it in the end.
+    (``aura-2`` to ``andromeda``). ``suffix_listed`` says that the suffix's argument is a list.
+    ``named_voices`` are those that every client of this provider's API may name, whoever serves it
+    in the end.
 
     ``aliases`` maps names of options, as LiveKit Inference has them, to arguments. ``fixed``
     arguments are always given and ``overrides`` are attributes set after construction: they are
