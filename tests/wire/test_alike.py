@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -54,25 +55,40 @@ def chunks(draw: Any) -> list[dict[str, Any]]:
     return found
 
 
-def outcome(stream: list[dict[str, Any]]) -> tuple[list[Any], dict[str, Any], int]:
-    """What is delivered of a stream, the completion that it adds up to, how many were alike."""
-    reader, deltas = ChunkReader(ChatQuirks(), verbatim=True), []
-    for chunk in stream:
-        if (delta := reader.read(json.dumps(chunk).encode())) is not None:
-            deltas.append(delta)
-    told = [(d.id, d.text, d.tool_calls, d.usage, d.finish_reason, d.extra) for d in deltas]
-    completion = json.loads(whole([d.text if d.is_alike else d.raw for d in deltas]))
+def outcome(
+    stream: list[dict[str, Any]], reads: list[int] | None = None
+) -> tuple[list[Any], dict[str, Any], int]:
+    """What is delivered of a stream, the completion that it adds up to, how many were alike.
+
+    So many chunks come at once as ``reads`` says, in turns; None: one.
+    """
+    reader, deltas, at = ChunkReader(ChatQuirks(), verbatim=True), [], 0
+    payloads = [json.dumps(chunk).encode() for chunk in stream]
+    sizes = itertools.cycle(reads or [1])
+    while at < len(payloads):
+        size = next(sizes)
+        deltas += reader.deltas(payloads[at : at + size])
+        at += size
+    assert [raw for d in deltas for raw in d.raw] == payloads
+    told = []
+    for d in deltas:
+        texts = d.pieces or [d.text]
+        assert "".join(texts) == d.text
+        told += [(d.id, t, d.tool_calls, d.usage, d.finish_reason, d.extra) for t in texts]
+    completion = json.loads(whole([part for d in deltas for part in d.pieces or d.raw]))
     completion.pop("number", None)
-    return told, completion, sum(d.is_alike for d in deltas)
+    return told, completion, sum(len(d.pieces) for d in deltas)
 
 
-@given(chunks())
-def test_a_number_on_each_chunk_changes_nothing_of_the_answer(stream: list[dict[str, Any]]) -> None:
+@given(chunks(), st.lists(st.integers(1, 6), min_size=1, max_size=4))
+def test_a_number_on_each_chunk_changes_nothing_of_the_answer(
+    stream: list[dict[str, Any]], reads: list[int]
+) -> None:
     """With one no chunk is like another, so all of them are read."""
     numbered = [{"number": number, **chunk} for number, chunk in enumerate(stream)]
-    told, completion, alike = outcome(numbered)
+    told, completion, alike = outcome(numbered, reads)
     assert alike == 0
-    assert outcome(stream)[:2] == (told, completion)
+    assert outcome(stream, reads)[:2] == (told, completion)
 
 
 def test_the_words_of_an_answer_are_alike() -> None:

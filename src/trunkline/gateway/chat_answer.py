@@ -50,7 +50,7 @@ class _Answer:
         if self._renderer is not None:
             self._waiting += self._renderer.chunks(delta, usage=self._wants_usage)
         elif delta.raw and (delta.usage is None or self._wants_usage or not is_only_usage(delta)):
-            self._waiting.append(delta.text if delta.is_alike and self.whole else delta.raw)
+            self._waiting += (delta.pieces if self.whole else ()) or delta.raw
         if delta.finish_reason:
             self._finished = True
         if delta.text or delta.tool_calls:

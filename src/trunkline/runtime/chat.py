@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -26,8 +27,8 @@ class ChatDelta(msgspec.Struct):
 
     ``usage`` arrives at the end, from some providers with every piece, as it stands by then.
     ``finish_reason`` is ``stop``, ``length``, ``tool_calls``, ``content_filter`` or a vendor's own
-    word. ``raw`` is the provider's own chunk in JSON, where it was asked for; ``is_alike`` says
-    that it is the chunk before it with this ``text``.
+    word. ``raw`` is the provider's own chunk in JSON, where it was asked for. ``pieces`` are the
+    texts of several chunks, which came together and are each the one before them with that text.
     """
 
     id: str = ""
@@ -37,8 +38,8 @@ class ChatDelta(msgspec.Struct):
     extra: dict[str, Any] | None = None
     finish_reason: str = ""
     service_tier: str = ""
-    raw: bytes = b""
-    is_alike: bool = False
+    raw: Sequence[bytes] = ()
+    pieces: Sequence[str] = ()
 
     @property
     def content(self) -> bool:

@@ -101,7 +101,9 @@ class TextLine(Line[ChatDelta]):
             self._calls += out.tool_calls
         elif not out.text:
             return False
-        if out.text:
+        if out.pieces:
+            self._texts += out.pieces
+        elif out.text:
             self._texts.append(out.text)
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Self
 
 import msgspec
@@ -35,16 +36,19 @@ class Alike:
         start, end = places[0].span(1)
         return cls(payload[:start], payload[end:])
 
-    def text_of(self, payload: bytes) -> str | None:
-        """The text of a chunk like this; None when ``payload`` is another one."""
-        if not (payload.startswith(self._before) and payload.endswith(self._after)):
-            return None
-        if len(payload) < self._around:
-            return None
-        try:
-            return _text_in(payload[len(self._before) : len(payload) - len(self._after)])
-        except ValueError:  # more than a text has changed, or it is none
-            return None
+    def texts_of(self, payloads: Iterable[bytes]) -> list[str]:
+        """The texts of ``payloads``, as far as they are chunks like this."""
+        before, after, texts = self._before, self._after, []
+        start, rest, around = len(before), len(after), self._around
+        for payload in payloads:
+            size = len(payload)
+            if size < around or not (payload.startswith(before) and payload.endswith(after)):
+                break
+            try:
+                texts.append(_text_in(payload[start : size - rest]))
+            except ValueError:  # more than a text has changed, or it is none
+                break
+        return texts
 
 
 _EACH_TIME = frozenset({"index", "delta", "role", "content"})

@@ -7,6 +7,7 @@ https://platform.openai.com/docs/api-reference/chat-streaming
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -122,19 +123,31 @@ class ChunkReader:
         self._tools = _ToolAssembly()
         self._thinking = _ThinkingFilter(*quirks.think_tags) if quirks.think_tags else None
 
-    def read(self, payload: bytes) -> ChatDelta | None:
-        """Return what a payload adds, None when that is nothing.
+    def deltas(self, payloads: Sequence[bytes]) -> Iterator[ChatDelta]:
+        """Yield what ``payloads`` add. Where they are wanted verbatim, alike ones do so together.
 
         Raises ProtocolViolation for what is not a chunk, and the error a provider sent in one.
         """
-        if self._alike is not None:
-            text = self._alike.text_of(payload)
-            if text is not None:
-                delta = ChatDelta(self.id, raw=payload if self._verbatim else b"")
-                self._show(text, delta)
-                delta.is_alike = delta.text == text
-                return delta if self._verbatim or delta.text else None
-            self._alike = None
+        at = 0
+        while at < len(payloads):
+            several = payloads[at:] if self._verbatim else payloads[at : at + 1]
+            texts = self._alike.texts_of(several) if self._alike is not None else ()
+            if texts:
+                delta = self._said(texts)
+                if self._verbatim:
+                    delta.raw = payloads[at : at + len(texts)]
+                at += len(texts)
+                if self._verbatim or delta.text:
+                    yield delta
+            else:
+                found = self.read(payloads[at])
+                at += 1
+                if found is not None:
+                    yield found
+
+    def read(self, payload: bytes) -> ChatDelta | None:
+        """Return what a payload adds, None when that is nothing. Raises as ``deltas`` does."""
+        self._alike = None
         try:
             chunk = _decode(payload)
         except (ValueError, RecursionError) as error:
@@ -158,7 +171,7 @@ class ChunkReader:
             self._alike = Alike.to(payload)
         if self._verbatim:
             is_whole = choices and choices[0].message is not None
-            delta.raw = _as_chunk(payload) if is_whole else payload
+            delta.raw = (_as_chunk(payload) if is_whole else payload,)
         elif not (
             delta.text or delta.tool_calls or delta.usage or delta.finish_reason or delta.extra
         ):
@@ -195,6 +208,14 @@ class ChunkReader:
             delta.tool_calls = self._tools.add(part.tool_calls)
         if reason in ("tool_calls", "stop"):
             delta.tool_calls += self._tools.finish()
+
+    def _said(self, texts: Sequence[str]) -> ChatDelta:
+        text = "".join(texts)
+        delta = ChatDelta(self.id)
+        self._show(text, delta)
+        if delta.text == text:
+            delta.pieces = texts
+        return delta
 
     def _show(self, text: str, delta: ChatDelta, *, final: bool = False) -> None:
         if self._thinking is not None:

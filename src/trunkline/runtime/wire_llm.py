@@ -332,13 +332,13 @@ class WireStream:
         if not data:
             self._finish()
             return
-        read, ready = self._reader.read, self._ready
-        for payload in self._body.feed(data):
-            if payload == _DONE:
-                self._complete()
-                return
-            if (delta := read(payload)) is not None:
-                ready.append(delta)
+        payloads = self._body.feed(data)
+        is_whole = _DONE in payloads
+        if is_whole:
+            del payloads[payloads.index(_DONE) :]
+        self._ready.extend(self._reader.deltas(payloads))
+        if is_whole:
+            self._complete()
 
     def _finish(self) -> None:
         rest = self._body.rest()
