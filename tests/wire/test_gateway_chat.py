@@ -28,9 +28,12 @@ from gateway_house import (
 from llm_server import CUT, DONE, NO_ANSWER, STALL, Answer, delta, event, say, usage
 
 from trunkline.catalog import PROVIDERS, served_by
+from trunkline.compose import Wanted, new_identity
 from trunkline.core.budgets import FAREWELL
 from trunkline.core.models import Modality, Purpose
 from trunkline.gateway import attendance, exchange
+from trunkline.gateway.plans import Ask
+from trunkline.runtime.probes import probe
 
 
 async def streamed(house: Any, **more: Any) -> list[Any]:
@@ -498,6 +501,39 @@ async def test_one_that_was_ill_is_probed_and_gets_its_callers_back(tmp_path: Pa
         assert text_of(await streamed(house)) == "Well."
         purposes = [a.purpose for a in house.attempts if a.connection == "openai"]
         assert Purpose.PROBE in purposes
+
+
+THOUGHT = Answer(
+    [
+        delta(role="assistant", content=""),
+        delta("length"),
+        usage(completion_tokens=16, completion_tokens_details={"reasoning_tokens": 16}),
+        DONE,
+    ]
+)
+"""What a model that reasons does with a limit of sixteen tokens."""
+
+
+@pytest.mark.parametrize("in_process", [False, True])
+async def test_a_model_that_only_has_thoughts_for_a_probe_is_well(
+    tmp_path: Path, in_process: bool
+) -> None:
+    async with serving(tmp_path, THOUGHT) as (house, _):
+        trunkline, ask = house.trunkline, Ask(Modality.LLM, Wanted("answer"))
+        with house.gateway.house.plans.lease(ask) as plan:
+            if in_process:
+                await probe(trunkline.engine, ask.modality, plan.candidates[0], plan, new_identity)
+            else:
+                await house.gateway.house.plans.probes[ask.modality](plan.candidates[0], plan)
+        assert [(a.purpose, a.outcome) for a in house.attempts] == [(Purpose.PROBE, "ok")]
+
+
+async def test_a_limit_that_leaves_no_word_is_no_fault_of_the_model(tmp_path: Path) -> None:
+    async with serving(tmp_path, THOUGHT) as (house, _):
+        async with house.ask(max_completion_tokens=16) as answer:
+            assert answer.status == 502
+            assert "without saying anything" in await answer.text()
+        assert house.trunkline.health.allows("openai/m-openai@openai")
 
 
 async def test_models_are_listed_by_every_name(tmp_path: Path) -> None:

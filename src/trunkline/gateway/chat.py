@@ -97,4 +97,6 @@ _PING = Asked([{"role": "user", "content": "ping"}], params={"max_completion_tok
 async def probe(engine: Engine, candidate: Candidate, plan: Plan, identity: Identity) -> None:
     """Ask ``candidate`` next to nothing; its outcome is recorded. Raises the attempt's error."""
     single = replace(plan, candidates=(candidate,), retries=0)
-    await engine.run(ChatLine(single, _PING, Unsent()), single, identity, purpose=Purpose.PROBE)
+    line = ChatLine(single, _PING, Unsent())
+    line.may_only_think = True
+    await engine.run(line, single, identity, purpose=Purpose.PROBE)

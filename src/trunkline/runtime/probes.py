@@ -64,7 +64,9 @@ async def probe(
     sink = _Dropped(chat_ctx)
     if modality is Modality.LLM:
         params = {"max_completion_tokens": _TOKENS} if chat_ctx is None else {}
-        line: Line[Any] = ChatLine(sink, single, sink.serves, params, False)
+        chat = ChatLine(sink, single, sink.serves, params, False)
+        chat.may_only_think = True
+        line: Line[Any] = chat
     elif modality is Modality.TTS:
         line = SpeechLine(sink, sink, expressive=False)
         line.push("Hello.")

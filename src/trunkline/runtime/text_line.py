@@ -27,6 +27,8 @@ class TextLine(Line[ChatDelta]):
     """The input log of a chat is its context, complete at once; the commit is the text sent."""
 
     modality = Modality.LLM
+    may_only_think = False
+    """Whether thoughts are answer enough, as to a probe, whose limit has no room for more."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -37,7 +39,7 @@ class TextLine(Line[ChatDelta]):
         self._attempt = 0, 0
         self._prompt: int | None = None
         self._usage: Usage | None = None
-        self._is_whole = self._is_counted = False
+        self._is_whole = self._is_counted = self._is_at_limit = False
         self._tier = ""
 
     @property
@@ -48,7 +50,7 @@ class TextLine(Line[ChatDelta]):
     def open(self, candidate: Candidate) -> ProviderStream[ChatDelta]:
         self._opened = asyncio.get_running_loop().time()
         self._usage, self._tier = None, ""
-        self._is_whole = self._is_counted = False
+        self._is_whole = self._is_counted = self._is_at_limit = False
         self._prompt = None
         self._attempt = len(self._texts), len(self._calls)
         go_on = self._plan.after_output is AfterOutput.CONTINUE
@@ -92,6 +94,7 @@ class TextLine(Line[ChatDelta]):
         # once a token: what is only asked at the end is counted at the end
         if out.finish_reason:
             self._is_whole = True
+            self._is_at_limit = out.finish_reason == "length"
         if out.usage is not None:
             self._usage, self._is_counted = out.usage, self._is_whole
         if out.service_tier:
@@ -114,8 +117,13 @@ class TextLine(Line[ChatDelta]):
         self._is_counted = True
         used = self._usage or Usage()
         made = used.tokens_out - used.tokens_reasoning  # who has only thought has said nothing
-        if self._attempt == (len(self._texts), len(self._calls)) and not made:
-            raise EmptyOutput("the model ended its answer without saying anything")
+        if self._attempt != (len(self._texts), len(self._calls)) or made:
+            return
+        if self.may_only_think and (self._is_at_limit or used.tokens_reasoning):
+            return
+        error = EmptyOutput("the model ended its answer without saying anything")
+        error.blames = not self._is_at_limit  # the limit is the request's
+        raise error
 
     def may_continue(self, plan: Plan) -> bool:
         if self._calls:
