@@ -32,6 +32,7 @@ from gateway_house import (
     until,
 )
 from llm_server import DONE, Answer, ChatServer, delta, say
+from yarl import URL
 
 from trunkline.gateway import attendance, exchange, protocol
 from trunkline.gateway.server import listen
@@ -396,6 +397,23 @@ async def test_sockets_without_a_door_are_404(tmp_path: Path) -> None:
                 assert refused.value.headers["x-request-id"]
         async with house.session.post(f"{house.url}/bargein", headers=AUTH, data=b"x") as answer:
             assert answer.status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/v1/nowhere", "under '/v1/nowhere'"),
+        ("/chat/completions", "the base URL of a client ends in /v1"),
+        ("/stt", "the base URL of a client ends in /v1"),
+        ("/a%0Db%C3%A9", r"under '/a\rb\xe9'"),
+    ],
+)
+async def test_what_is_not_found_is_named(tmp_path: Path, path: str, told: str) -> None:
+    async with running(tmp_path, {"version": 1}) as house:
+        url = URL(house.url.removesuffix("/v1") + path, encoded=True)
+        async with house.session.get(url, headers=AUTH) as answer:
+            assert answer.status == 404
+            assert told in (await answer.json())["error"]["message"]
 
 
 async def test_a_load_balancer_is_told_when_to_stop(tmp_path: Path) -> None:

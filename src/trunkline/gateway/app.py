@@ -161,7 +161,7 @@ class Gateway:
             told = "this path takes WebSockets only: a proxy in between must pass the upgrade on"
             raise Refusal(426, told, headers=((b"upgrade", b"websocket"),))
         if door is None:
-            raise Refusal(404, "nothing is served under this path", code="not_found")
+            raise _not_found(path)
         if path not in OPEN:
             exchange.principal = self.house.keyring.admit(exchange.headers)
         if exchange.method != method and not (method == "GET" and exchange.method == "HEAD"):
@@ -173,7 +173,7 @@ class Gateway:
         try:
             door = SOCKETS.get(socket.path)
             if door is None:
-                raise Refusal(404, "nothing is served under this path", code="not_found")
+                raise _not_found(socket.path)
             socket.principal = self.house.keyring.admit(socket.headers)
             await door(self.house, socket)
         except ClientGone:
@@ -204,3 +204,14 @@ class Gateway:
         """Whose call a probe is."""
         settings = self.house.trunkline.settings
         return Identity(call=new_id(), org=settings.org, project=settings.project)
+
+
+_TOLD_OF_PATH = 80
+
+
+def _not_found(path: str) -> Refusal:
+    """Tell which path it was: of a wrong base URL the client shows its user the status alone."""
+    told = f"nothing is served under {path[:_TOLD_OF_PATH]!a}"
+    if f"/v1{path}" in HTTP.keys() | SOCKETS.keys():
+        told += "; the base URL of a client ends in /v1"
+    return Refusal(404, told, code="not_found")
