@@ -39,7 +39,7 @@ PRIVATE = {
         "_task", "_input_ch", "_event_ch", "_event_aiter", "_metrics_task",
         "_metrics_monitor_task",
     ),
-    aio.Chan: ("_queue",),
+    aio.Chan: ("_queue", "_gets"),
     llm.LLM: ("_prewarm_impl",),
 }  # fmt: skip
 

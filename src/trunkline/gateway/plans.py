@@ -16,6 +16,7 @@ from .. import catalog
 from ..compose import Trunkline, Wanted
 from ..core.models import Candidate, Modality, Plan
 from ..errors import UnknownModel, UsageError
+from ..runtime.inlet_socket import InletSocket
 from ..runtime.prober import Prober
 from .preload import Target, target_of
 
@@ -240,7 +241,7 @@ class Plans:
         """What the plugins of all calls connect through; there is no job here that has one."""
         if self._http is None or self._http.closed:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS)
-            self._http = aiohttp.ClientSession(connector=connector)
+            self._http = aiohttp.ClientSession(connector=connector, ws_response_class=InletSocket)
         return self._http
 
     def _retire(self, built: _Built) -> None:

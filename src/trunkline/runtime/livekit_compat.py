@@ -338,6 +338,19 @@ def unread_ns(stream: stt.RecognizeStream) -> int:
     )
 
 
+def unread(stream: stt.RecognizeStream) -> Iterator[int | None]:
+    """The same in samples, frame by frame; a flush is None."""
+    for one in stream._input_ch._queue:
+        yield one.samples_per_channel if isinstance(one, rtc.AudioFrame) else None
+
+
+def is_waiting(stream: stt.RecognizeStream) -> bool:
+    """Whether the plugin has dealt with all that was pushed to ``stream``, and waits for more."""
+    channel = stream._input_ch
+    waiting = channel._gets
+    return bool(waiting) and not waiting[-1].done() and not channel._queue
+
+
 def told_tokens(request: tts.ChunkedStream) -> tuple[int, int]:
     """The tokens in and out that the provider has told of a voice's request, 0 while it has not."""
     return request._input_tokens, request._output_tokens

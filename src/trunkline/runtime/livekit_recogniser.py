@@ -16,8 +16,10 @@ from msgspec.structs import replace as replace_fields
 
 from ..core.models import Usage
 from ..errors import ConnectFailed, ProviderError, StreamCut
+from .inlet_socket import telling
 from .livekit_compat import has_failed, hear_past_tee, unread_ns, watch_turn_ends
 from .livekit_errors import from_livekit
+from .livekit_inlet import Inlet
 from .meter import audio_ns
 
 _Event = stt.SpeechEventType
@@ -81,10 +83,13 @@ class PluginRecogniser:
     ) -> None:
         self.request_id = ""
         options = APIConnectOptions(max_retry=0, timeout=connect_timeout)
+        self._inlet = Inlet()
         try:
-            self._stream = plugin.stream(language=language, conn_options=options)
+            with telling(self._inlet.connected):
+                self._stream = plugin.stream(language=language, conn_options=options)
         except Exception as error:  # the edge: whatever a plugin raises is translated here
             raise from_livekit(error) from error
+        self._inlet.opened(self._stream)
         hear_past_tee(self._stream)
         self._stream.start_time_offset = begins
         self._failed = failed
@@ -160,8 +165,10 @@ class PluginRecogniser:
         try:
             if piece is None:
                 self._stream.flush()
+                self._inlet.flushed()
             else:
-                self._stream.push_frame(piece)
+                if not self._inlet.takes(piece):
+                    self._stream.push_frame(piece)
                 self._pushed += piece.samples_per_channel
                 self._rate = self._rate or piece.sample_rate
         except RuntimeError:
