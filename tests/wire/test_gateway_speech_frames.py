@@ -26,6 +26,8 @@ def ears(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FLUSH = message("session.flush")
+NO_STEP = {"extra": {"audio_chunk_duration_ms": 0}}
+PLACE = {"extra": {"directory": "/etc"}}
 TEXT_100K = "x" * 100_001
 DEEP = '{"type":"session.create","extra":' + "[" * 5000 + "]" * 5000 + "}"
 
@@ -67,6 +69,11 @@ WRONG: list[tuple[str, str, list[Frame]]] = [
     ("stt", "a language", [message("session.create", settings={"language": "en?key=x"})]),
     ("stt", "an option", [message("session.create", settings={"extra": {"no_such_option": 1}})]),
     ("stt", "a secret", [message("session.create", settings={"extra": {"api_key": "x"}})]),
+    ("stt", "a step of no time", [message("session.create", settings=NO_STEP)]),
+    ("stt", "a place on the disk", [message("session.create", settings=PLACE)]),
+    ("tts", "an address", [message("session.create", extra={"ws_url": "ws://127.0.0.1:1"})]),
+    ("tts", "a voice beside", [message("session.create", extra={"voice": "../../x?y"})]),
+    ("tts", "a voice of two", [message("session.create", extra={"voice": ["a", "b"]})]),
     ("tts", "text first", [message("input_transcript", transcript="Hi. ")]),
     ("tts", "flush first", [message("session.flush")]),
     ("tts", "created twice", [CREATE["tts"], CREATE["tts"]]),

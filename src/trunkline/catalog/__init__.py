@@ -1,6 +1,7 @@
 """Every provider as data, and the registry that builds its plugin when it is first needed."""
 
 from ..core.quirks import ChatQuirks, ParameterRule
+from .clients import check_for_clients, is_for_clients
 from .installed import GROUP
 from .model import Credential, Plugin, Provider, Wire
 from .providers import LOCAL, PREFERRED, PROVIDERS
@@ -34,8 +35,10 @@ __all__ = [
     "build",
     "canonical",
     "chat_options",
+    "check_for_clients",
     "forget_environment",
     "in_use",
+    "is_for_clients",
     "is_provider",
     "names",
     "preferred",

@@ -132,7 +132,7 @@ def build(
             arguments.setdefault(name, value)
     try:
         plugin = cls(**{**arguments, **how.fixed, **secrets})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         # A constructor's own complaint about a value; it may quote what it was given.
         told = str(error)
         for secret in secrets.values():

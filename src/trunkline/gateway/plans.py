@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from msgspec import structs
 from .. import catalog
 from ..compose import Trunkline, Wanted
 from ..core.models import Candidate, Modality, Plan
-from ..errors import UnknownModel, UsageError
+from ..errors import UnknownModel, UnsupportedOption, UsageError
 from ..runtime.inlet_socket import InletSocket
 from ..runtime.prober import Prober
 from .preload import Target, target_of
@@ -28,7 +28,7 @@ _KEPT = 256
 _LONGEST_NAME = 200
 _LARGEST_ASK = 64 << 10
 _KEEP_ALIVE_SECONDS = 120.0
-_VOICE = "voice"
+_VOICE, _LANGUAGE = "voice", "language"
 _BARRED = frozenset("\\%?#")
 
 Probe = Callable[[Candidate, Plan], Awaitable[None]]
@@ -189,6 +189,7 @@ class Plans:
         for wanted in (ask.wanted, *ask.fallback):
             check_name(wanted.name)
             _check_suffix(wanted.suffix)
+            _check_options(wanted.options)
         settings, name, provider = self.trunkline.settings, ask.wanted.name, ask.provider
         if not provider:
             return self.trunkline.plan(ask.modality, ask.wanted, ask.fallback)
@@ -280,3 +281,16 @@ def _check_suffix(suffix: str) -> None:
         or ".." in suffix.split("/")
     ):
         raise UnknownModel(f"{suffix[:_LONGEST_NAME]!r} is no voice or language")
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what is not for clients, and no voice or language by the way of an option.
+
+    Raises UnsupportedOption and UnknownModel.
+    """
+    catalog.check_for_clients(options)
+    for name in (_VOICE, _LANGUAGE):
+        named = options.get(name) or ""
+        if not isinstance(named, str):
+            raise UnsupportedOption(f"{name} is a text, not {type(named).__name__}")
+        _check_suffix(named)
