@@ -430,7 +430,7 @@ async def test_a_plugin_that_cannot_even_be_opened_or_pushed_to() -> None:
         await call.say(frames(0.5))
         await call.finish()
         assert call.said == ["hello"]
-        assert [o for _, o in call.ledger.outcomes] == ["provider_fault", "provider_fault", "ok"]
+        assert [o for _, o in call.ledger.outcomes] == ["rejected", "provider_fault", "ok"]
 
 
 async def test_a_change_waits_for_the_end_of_the_utterance() -> None:

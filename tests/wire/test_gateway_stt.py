@@ -216,6 +216,21 @@ async def test_options_change_between_utterances(tmp_path: Path) -> None:
         await wire.close()
 
 
+async def test_one_callers_option_makes_nobody_else_lose_a_recogniser(tmp_path: Path) -> None:
+    """Deepgram's plugin learns only when it is to hear that it detects no language in a stream."""
+    async with speech(tmp_path, stt=[NOVA, INK]) as house:
+        settings = {**SETTINGS, "extra": {"detect_language": True}}
+        wire = await house.connect("stt", "stt0/nova-3")
+        await wire.create(settings=settings, model="stt0/nova-3")
+        await wire.hear(heard(TEXT))
+        assert (await wire.until("error"))["code"] == 400
+        other = await opened(house)
+        await other.hear(heard(TEXT))
+        await other.until("final_transcript")
+        assert other.finals()[0]["extra"]["served_by"] == "stt0/nova-3"
+        await other.close()
+
+
 async def test_a_recogniser_that_dies_is_heard_by_nobody(tmp_path: Path) -> None:
     faults = {"stt0": [Rule(kind=Kind.DIE, after=2)]}
     async with speech(tmp_path, stt=[NOVA, INK], faults=faults) as house:

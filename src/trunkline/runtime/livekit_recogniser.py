@@ -15,7 +15,7 @@ from livekit.agents.types import NotGivenOr
 from msgspec.structs import replace as replace_fields
 
 from ..core.models import Usage
-from ..errors import ConnectFailed, ProviderError, StreamCut
+from ..errors import ConnectFailed, ProviderError, RequestRejected, StreamCut
 from .inlet_socket import telling
 from .livekit_compat import has_failed, hear_past_tee, unread_ns, watch_turn_ends
 from .livekit_errors import from_livekit
@@ -87,6 +87,11 @@ class PluginRecogniser:
         try:
             with telling(self._inlet.connected):
                 self._stream = plugin.stream(language=language, conn_options=options)
+        except (ValueError, TypeError) as error:  # nobody was asked yet: it is about the options
+            told = (
+                f"the provider's plugin hears nothing with these options ({type(error).__name__})"
+            )
+            raise RequestRejected(told) from error
         except Exception as error:  # the edge: whatever a plugin raises is translated here
             raise from_livekit(error) from error
         self._inlet.opened(self._stream)
