@@ -10,9 +10,9 @@ from pathlib import Path
 
 from reference_code import NOTE, commands_page, errors_page, events_page
 
-from trunkline.catalog import GROUP, LOCAL, PREFERRED, PROVIDERS, Plugin, Provider, Wire
+from trunkline.catalog import GROUP, LOCAL, PREFERRED, PROVIDERS, Plugin, Provider, Realtime, Wire
 from trunkline.config.schema import keys
-from trunkline.core.models import Modality
+from trunkline.core.models import CASCADE, Modality
 
 PAGES = Path(__file__).parents[1] / "docs" / "reference"
 
@@ -90,12 +90,12 @@ def providers_page() -> str:
             NOTE,
             "",
             "A cell names the default model and who carries it: `wire` is Trunkline's own client "
-            "for OpenAI-compatible chat, `plugin` the official LiveKit plugin, which the extra "
-            "installs (`pip install 'trunkline[deepgram]'`), `engine` one that comes with "
-            "Trunkline. Aliases are in brackets.",
+            "for OpenAI-compatible chat and realtime sessions, `plugin` the official LiveKit "
+            "plugin, which the extra installs (`pip install 'trunkline[deepgram]'`), `engine` one "
+            "that comes with Trunkline. Aliases are in brackets.",
             "",
-            "| Provider | STT | LLM | TTS | Credentials (variable) | Extra |",
-            "|---|---|---|---|---|---|",
+            "| Provider | STT | LLM | TTS | Realtime | Credentials (variable) | Extra |",
+            "|---|---|---|---|---|---|---|",
             *(_row(row) for row in PROVIDERS.values()),
             "",
             "## What `auto` takes",
@@ -105,7 +105,7 @@ def providers_page() -> str:
             *(
                 f"- {m}: {', '.join(f'`{name}`' for name in PREFERRED[m])}, then the others in the "
                 f"table's order, then `{LOCAL[m]}`"
-                for m in Modality
+                for m in CASCADE
             ),
             "",
             "## Providers of other packages",
@@ -136,10 +136,11 @@ def _row(row: Provider) -> str:
     return f"| {name} | {' | '.join(served)} | {credentials or 'none'} | {row.extra or '–'} |"
 
 
-def _cell(how: Wire | Plugin | None, *, local: bool) -> str:
+def _cell(how: Wire | Plugin | Realtime | None, *, local: bool) -> str:
     if how is None:
         return "–"
-    carrier = "wire" if isinstance(how, Wire) else "engine" if local else "plugin"
+    own = not isinstance(how, Plugin)
+    carrier = "wire" if own else "engine" if local else "plugin"
     return f"`{how.default_model}` {carrier}" if how.default_model else carrier
 
 

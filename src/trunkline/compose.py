@@ -47,6 +47,7 @@ from .runtime.health import HealthBook
 from .runtime.listeners import Callback, Listeners
 from .runtime.webhooks import Webhooks
 from .runtime.wire_llm import WireLLM
+from .runtime.wire_realtime import talks
 from .services.gates import overspent
 from .store import Recorder
 from .store.gates import GATE_NAME, SQLiteGateStore
@@ -254,6 +255,12 @@ class Trunkline:
             live: Any = self._client(candidate.connection, how, closing)
             ref = replace(ref, model=how.models.get(model, model))
             return replace(candidate, ref=ref, options=options, live=live, shared=True)
+        if isinstance(how, catalog.Realtime):
+            catalog.no_options(row, candidate.options)
+            key = connection.credentials.get("api_key")
+            talking = talks(candidate, how, connection.address, key.reveal() if key else None)
+            closing.push_async_callback(talking.live.aclose)
+            return talking
         live = catalog.build(
             row,
             modality,

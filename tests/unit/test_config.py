@@ -182,9 +182,29 @@ MISTAKES = [
     ("routes: {r: {candidates: [flite]}}", '2: routes.r: the key "modality" is missing'),
     (
         "routes: {r: {modality: sst, candidates: [flite]}}",
-        'must be one of stt, llm, tts, and is "s',
+        'must be one of stt, llm, tts, realtime, and is "s',
     ),
     ("routes: {r: {modality: stt, candidates: [flite]}}", 'candidates[0]: provider "flite" does'),
+    (
+        "routes: {r: {modality: realtime, candidates: [flite]}}",
+        'provider "flite" does not serve realtime; it serves tts',
+    ),
+    (
+        "routes: {r: {modality: realtime, candidates: [openai], apology: Sorry.}}",
+        "2: routes.r.apology: means nothing for realtime",
+    ),
+    (
+        "routes: {r: {modality: realtime, candidates: [openai, openai], hedge: {}}}",
+        "2: routes.r.hedge: means nothing for realtime",
+    ),
+    (
+        "routes: {r: {modality: realtime, candidates: [{model: openai/m, voice: marin}]}}",
+        "2: routes.r.candidates[0].voice: means nothing for realtime",
+    ),
+    (
+        "routes: {r: {modality: realtime, candidates: [{model: openai, options: {speed: 2}}]}}",
+        'openai (realtime) has no option "speed": what a session is to be its client says',
+    ),
     (
         "routes: {r: {modality: tts, candidates: [flit/slt]}}",
         'provider "flit"; did you mean "flite',

@@ -15,7 +15,7 @@ from trunkline.cli.app import drill
 from trunkline.config import load, without_secrets
 from trunkline.core.models import Modality
 from trunkline.doubles.faults import Kind
-from trunkline.errors import ConfigError
+from trunkline.errors import ConfigError, UsageError
 from trunkline.services.drill_verdicts import MAX_DEAD_AIR, NEVER, Take, Verdict, judge
 from trunkline.services.drills import (
     HEALTHY,
@@ -42,6 +42,7 @@ routes:
   brain: {modality: llm, candidates: [openai/gpt-4.1, gpu/llama]}
   mouth: {modality: tts, candidates: [cartesia/sonic-3, espeak]}
   robot: {modality: tts, candidates: [espeak, cartesia/sonic-3]}
+  talk: {modality: realtime, candidates: [openai/gpt-realtime]}
 stacks:
   one: {stt: ears, llm: openai/gpt-4.1, tts: mouth}
 """
@@ -122,6 +123,8 @@ def test_a_stack_stands_for_its_members(file: Path) -> None:
     assert [one.name for one in lines(settings, ["one"])] == ["ears", "one.llm", "mouth"]
     everything = [one.name for one in lines(settings)]
     assert everything == ["ears", "brain", "mouth", "robot", "one.llm"]
+    with pytest.raises(UsageError, match='route "talk" is for realtime, which no drill plays'):
+        lines(settings, ["talk"])
 
 
 def test_who_stands_in(file: Path) -> None:

@@ -72,7 +72,7 @@ def site(tmp_path: Path) -> Site:
 ASK = """
 from trunkline import config
 from trunkline.catalog import build, provider
-from trunkline.core.models import Modality
+from trunkline.core.models import CASCADE, Modality
 from trunkline.errors import UsageError
 try:
     {body}
@@ -119,7 +119,7 @@ def test_a_file_configures_it_and_the_default_stack_takes_it(site: Site) -> None
     code = asked(
         f"s = config.load(config.parse.Path({str(file)!r}), {{}})\n"
         "    for name in ('auto', 'desk'):\n"
-        "        print(*(config.resolve(s, name, m).candidates[0].ref for m in Modality))"
+        "        print(*(config.resolve(s, name, m).candidates[0].ref for m in CASCADE))"
     )
     assert site.run(code).splitlines() == [
         "pocketsphinx/en-us acme/acme-1 acme/loud",
@@ -132,10 +132,10 @@ def test_nothing_of_it_is_imported_before_it_is_named(site: Site) -> None:
     code = (
         "import sys, trunkline, trunkline.catalog, trunkline.config\n"
         "from trunkline import config\n"
-        "from trunkline.core.models import Modality\n"
+        "from trunkline.core.models import CASCADE\n"
         "print('importlib.metadata' in sys.modules)\n"
         "s = config.defaults({})\n"
-        "print([config.resolve(s, 'auto', m).candidates[0].ref.provider for m in Modality])\n"
+        "print([config.resolve(s, 'auto', m).candidates[0].ref.provider for m in CASCADE])\n"
         "print('importlib.metadata' in sys.modules, 'acme_voices' in sys.modules)"
     )
     assert site.run(code).splitlines() == [

@@ -23,9 +23,9 @@ CONNECTORS = {
 OWN = {"self", "cls", "super()"}
 """Receivers whose ``stream`` is our own wrapper's, which begins an engine run."""
 
-APART = ("engines/", "doubles/", "cli/", "runtime/wire_llm.py")
-"""Servers and engines of this machine; the demo's caller; the lean client, which is a plugin of
-ours: who calls its ``stream`` and ``prewarm`` is looked at here."""
+APART = ("engines/", "doubles/", "cli/", "runtime/wire_llm.py", "runtime/wire_realtime.py")
+"""Servers and engines of this machine; the demo's caller; the lean clients, which are plugins of
+ours: who calls their ``stream`` and ``prewarm`` is looked at here."""
 
 GATE = "may_open"
 """What a function asks before it opens without an attempt, to have a connection in hand."""
@@ -166,6 +166,7 @@ def test_what_is_known_to_open_is_seen() -> None:
     seen = {f.path for f in House(repository()).functions for call in f.calls if _opens(call)}
     assert seen >= {
         "gateway/chat_line.py",
+        "gateway/realtime_line.py",
         "runtime/chat_line.py",
         "runtime/livekit_chat.py",
         "runtime/livekit_recogniser.py",

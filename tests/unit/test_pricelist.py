@@ -298,6 +298,15 @@ DAY = {
     "llm": Usage(tokens_in=1_000_000, tokens_out=100_000),
     "stt": Usage(audio_in_ns=3600_000_000_000),
     "tts": Usage(characters=1_000_000),
+    # of the text half is cached, of the audio three eighths
+    "realtime": Usage(
+        tokens_in=1_000_000,
+        tokens_cached=400_000,
+        tokens_audio_in=800_000,
+        tokens_cached_audio=300_000,
+        tokens_out=100_000,
+        tokens_audio_out=80_000,
+    ),
 }
 RATES = [
     # what a call meets by default, and for what: an hour heard, a million characters spoken, a
@@ -336,6 +345,13 @@ RATES = [
     ("llm", "groq/llama-3.3-70b-versatile", "0.669"),
     ("stt", "groq/whisper-large-v3-turbo", "0.04"),
     ("tts", "groq/canopylabs/orpheus-v1-english", "22"),
+    ("realtime", "openai/gpt-realtime", "22"),
+    ("realtime", "openai/gpt-realtime-2025-08-28", "22"),
+    ("realtime", "openai/gpt-realtime-mini", "6.804"),
+    ("realtime", "openai/gpt-realtime-2.1", "22.16"),
+    ("realtime", "openai/gpt-realtime-2.1-mini", "6.804"),
+    ("realtime", "openai/gpt-realtime-3", None),
+    ("llm", "openai/gpt-realtime", None),
     ("stt", "assemblyai/universal-3-6-pro", "0.45"),
     ("stt", "assemblyai/universal-streaming", "0.15"),
 ]

@@ -59,6 +59,14 @@ HEARS = price(
     million_tokens_out="10",
     million_tokens_reasoning="12",
 )
+TALKS = price(
+    million_tokens_in="4",
+    million_tokens_cached="0.40",
+    million_tokens_audio_in="32",
+    million_tokens_cached_audio="0.30",
+    million_tokens_out="16",
+    million_tokens_audio_out="64",
+)
 TO_SECONDS = price(**stepped(Unit.AUDIO_IN_MINUTE, "0.006", step=1))
 NEAREST = price(**stepped(Unit.AUDIO_IN_MINUTE, "0.006", step=1, rounding=Rounding.NEAREST))
 TO_15_S = price(**stepped(Unit.AUDIO_IN_MINUTE, "0.016", step=15))
@@ -100,6 +108,12 @@ INVOICE = [
     ("1200 in, 1000 cached", Usage(tokens_in=1200, tokens_cached=1000, tokens_out=80), TOKENS,
      "0.00154"),
     ("all cached", Usage(tokens_in=1000, tokens_cached=1000), TOKENS, "0.0005"),
+    # 1600 in: 900 text, 600 of it cached, and 700 audio, 500 of it cached
+    ("a talk, partly cached", Usage(tokens_in=1600, tokens_cached=1100, tokens_audio_in=700,
+     tokens_cached_audio=500, tokens_out=250, tokens_audio_out=200), TALKS, "0.02159"),
+    ("a talk, nothing cached", Usage(tokens_in=100, tokens_audio_in=60), TALKS, "0.00208"),
+    ("a talk, only text cached", Usage(tokens_in=100, tokens_cached=40, tokens_audio_in=60), TALKS,
+     "0.001936"),
     ("cache read and written", Usage(tokens_in=1200, tokens_cached=600, tokens_cache_written=500,
      tokens_out=80), WRITES, "0.003555"),
     ("reasoning is output", Usage(tokens_in=100, tokens_out=500, tokens_reasoning=400), TOKENS,
@@ -169,6 +183,10 @@ UNPRICED = [
     (Usage(tokens_in=9, tokens_audio_in=3, tokens_cached=3),
      price(million_tokens_in="1", million_tokens_cached="1", million_tokens_audio_in="1"),
      "cached audio tokens are not told apart from cached text"),
+    (Usage(tokens_in=9, tokens_audio_in=3, tokens_cached=3, tokens_cached_audio=4), TALKS,
+     "there are more cached audio tokens than cached or audio tokens"),
+    (Usage(tokens_in=9, tokens_cached=3, tokens_cached_audio=1), TOKENS,
+     "no rate for tokens_cached_audio"),
     (Usage(audio_in_ns=S), HEARS, "priced by tokens_audio_in and tokens_in and tokens_out and "
      "tokens_reasoning, and none was counted"),
     (Usage(audio_out_ns=S), price(character="1"), "priced by characters, and none was counted"),

@@ -34,6 +34,7 @@ from gateway_house import (
 from llm_server import DONE, Answer, ChatServer, delta, say
 from yarl import URL
 
+from trunkline.doubles import Double
 from trunkline.gateway import attendance, exchange, protocol
 from trunkline.gateway.server import listen
 from trunkline.store.ingest import LEDGER_NAME
@@ -95,16 +96,21 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield one
 
 
-async def test_chat_alone_never_loads_livekit_and_stays_small(
+async def test_what_speaks_openais_protocols_never_loads_livekit_and_stays_small(
     tmp_path: Path, session: aiohttp.ClientSession, state_dir: Path
 ) -> None:
     heavy = {"livekit", "sqlalchemy", "alembic", "pydantic", "typer"}
     told = f"sorted({heavy} & sys.modules.keys())"
     code = f"import atexit, sys; atexit.register(lambda: print({told}, flush=True)); {MAIN}"
-    async with ChatServer(say("Hi")) as server:
+    async with ChatServer(say("Hi")) as server, Double.serve(["openai"]) as talks:
         said = settings({"openai": server})
+        url = talks.base_url("openai")
+        said["providers"]["talks"] = {"kind": "openai", "api_key": "sk", "base_url": url}
         async with started(tmp_path, code=code, **said) as gateway:
             assert await gateway.ask(session) == "Hi"
+            url = f"{gateway.url}/realtime?model=talks/gpt-realtime"
+            async with session.ws_connect(url, headers=AUTH) as wire:
+                assert "session.created" in await wire.receive_str()
             memory = resident(gateway.process.pid)
             question = {"type": "noul", "instructions": "Is it over?"}
             asked = {"state": "user: Bye.", "questions": {"over": question}}

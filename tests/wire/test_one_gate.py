@@ -355,7 +355,12 @@ async def _(place: Place) -> None:
 @way("a probe of each modality through the gateway")
 async def _(place: Place) -> None:
     house = Gateway(trunkline.compose.current()).house
-    names = {Modality.STT: "ears", Modality.LLM: "brain", Modality.TTS: "mouth"}
+    names = {
+        Modality.STT: "ears",
+        Modality.LLM: "brain",
+        Modality.TTS: "mouth",
+        Modality.REALTIME: "openai/gpt-realtime",
+    }
     for modality, probe in house.plans.probes.items():
         with house.plans.lease(Ask(modality, Wanted(names[modality]))) as plan:
             await place.count(probe(plan.candidates[0], plan))
@@ -377,6 +382,19 @@ async def _(place: Place) -> None:
 async def _(place: Place) -> None:
     given = _client(place.house)
     await place.use(livekit_inference.TTS("mouth", http_session=place.http, **given), spoke)
+
+
+@door("/v1/realtime")
+async def _(place: Place) -> None:
+    url = f"{_client(place.house)['base_url']}/realtime".replace("http", "ws", 1)
+
+    async def asked() -> None:
+        bearer = {"Authorization": f"Bearer {BEARER}"}
+        query = {"model": "openai/gpt-realtime"}
+        async with place.http.ws_connect(url, params=query, headers=bearer) as socket:
+            await socket.receive()
+
+    await place.count(asked())
 
 
 @door("/v1/audio/speech")

@@ -3,7 +3,7 @@
 from ..core.quirks import ChatQuirks, ParameterRule
 from .clients import check_for_clients, is_for_clients
 from .installed import GROUP
-from .model import Credential, Plugin, Provider, Wire
+from .model import Credential, Plugin, Provider, Realtime, Wire
 from .providers import LOCAL, PREFERRED, PROVIDERS
 from .quirks import OPENAI_VOICES
 from .registry import (
@@ -14,6 +14,7 @@ from .registry import (
     in_use,
     is_provider,
     names,
+    no_options,
     preferred,
     provider,
     served_by,
@@ -31,6 +32,7 @@ __all__ = [
     "ParameterRule",
     "Plugin",
     "Provider",
+    "Realtime",
     "Wire",
     "build",
     "canonical",
@@ -41,6 +43,7 @@ __all__ = [
     "is_for_clients",
     "is_provider",
     "names",
+    "no_options",
     "preferred",
     "provider",
     "served_by",

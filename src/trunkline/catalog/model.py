@@ -47,6 +47,19 @@ class Wire:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Realtime:
+    """A WebSocket that speaks OpenAI's Realtime API: ``/realtime`` under ``base_url``.
+
+    ``models`` maps the names used in references to the provider's own.
+    """
+
+    base_url: str
+    default_model: str
+    models: Mapping[str, str] = field(default_factory=dict)
+    surcharges: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
     """A class that is loaded by name when it is first needed, and how a candidate becomes a call.
 
@@ -128,6 +141,7 @@ class Provider:
     stt: Plugin | None = None
     llm: Wire | Plugin | None = None
     tts: Plugin | None = None
+    realtime: Realtime | None = None
 
     @property
     def modalities(self) -> tuple[Modality, ...]:

@@ -15,14 +15,19 @@ from ..core.models import Modality
 from ..core.names import did_you_mean
 from ..errors import MissingCredential, MissingExtra, UnknownModel, UnsupportedOption
 from . import installed
-from .model import Plugin, Provider, Wire
+from .model import Plugin, Provider, Realtime, Wire
 from .providers import ALIASES, LOCAL, PREFERRED, PROVIDERS
 from .quirks import CHAT_PARAMS, OPENAI_CLIENT
 
 if TYPE_CHECKING:
     import aiohttp
 
-_NAMES = {Modality.STT: "language", Modality.LLM: "suffix", Modality.TTS: "voice"}
+_NAMES = {
+    Modality.STT: "language",
+    Modality.LLM: "suffix",
+    Modality.TTS: "voice",
+    Modality.REALTIME: "suffix",
+}
 _RESERVED = frozenset({"self", "http_session", "client", "base_url"})
 _NO_KEY = "none"
 
@@ -58,9 +63,9 @@ def provider(name: str) -> Provider:
     return row
 
 
-def served_by(row: Provider, modality: Modality) -> Wire | Plugin:
+def served_by(row: Provider, modality: Modality) -> Wire | Plugin | Realtime:
     """How a provider serves a modality. Raises UnknownModel when it does not."""
-    how: Wire | Plugin | None = getattr(row, modality.value)
+    how: Wire | Plugin | Realtime | None = getattr(row, modality.value)
     if how is None:
         serves = ", ".join(row.modalities)
         raise UnknownModel(f'provider "{row.name}" does not serve {modality}; it serves {serves}')
@@ -91,6 +96,15 @@ def chat_options(row: Provider, how: Wire, options: Mapping[str, Any]) -> dict[s
     return dict(options)
 
 
+def no_options(row: Provider, options: Mapping[str, Any]) -> None:
+    """A realtime session takes its options from its client. Raises UnsupportedOption for others."""
+    if options:
+        raise UnsupportedOption(
+            f'{row.name} (realtime) has no option "{next(iter(options))}": what a session is to be '
+            "its client says with session.update"
+        )
+
+
 def build(
     row: Provider,
     modality: Modality,
@@ -114,7 +128,7 @@ def build(
     error, and reads no environment.
     """
     how = served_by(row, modality)
-    if isinstance(how, Wire):
+    if not isinstance(how, Plugin):
         raise UnknownModel(f"{row.name} serves {modality} through our own client, not a plugin")
     model = model or how.default_model
     how = how.variant(model)
@@ -150,6 +164,8 @@ def takes(row: Provider, modality: Modality, model: str, option: str) -> bool:
     how = served_by(row, modality)
     if isinstance(how, Wire):
         return option in CHAT_PARAMS | how.extra_params
+    if isinstance(how, Realtime):
+        return False
     how = how.variant(model or how.default_model)
     accepted = inspect.signature(_load(row, how.target)).parameters
     known = _known(row, how, accepted.keys() - how.fixed.keys())

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Final
 
 from ..core.quirks import ChatQuirks
-from .model import Credential, Plugin, Provider, Wire
+from .model import Credential, Plugin, Provider, Realtime, Wire
 from .quirks import (
     COMPLETION_TOKENS,
     GOOGLE_CLIENT,
@@ -66,6 +66,7 @@ VOICE: Final[tuple[Provider, ...]] = (
             home="https://api.openai.com/v1",
             overrides=OPENAI_CLIENT,
         ),
+        realtime=Realtime(base_url="https://api.openai.com/v1", default_model="gpt-realtime"),
     ),
     Provider(
         name="anthropic",

@@ -82,8 +82,9 @@ def by_modality(items: Iterable[Item]) -> dict[Modality, list[Item]]:
 
 def units_text(modality: Modality, used: Usage) -> str:
     """Say what was used in the modality's own unit."""
-    if modality is Modality.STT:
+    counts_tokens = modality is Modality.STT and used.tokens_in and not used.audio_in_ns
+    if modality is Modality.STT and not counts_tokens:
         return f"{used.audio_in_ns / 1e9:.1f} s heard"
-    if modality is Modality.LLM:
+    if modality in (Modality.LLM, Modality.REALTIME) or counts_tokens:
         return f"{used.tokens_in} tokens in, {used.tokens_out} out"
     return f"{used.characters} characters, {used.audio_out_ns / 1e9:.1f} s spoken"

@@ -14,7 +14,7 @@ from ..catalog import (
     preferred,
     provider,
 )
-from ..core.models import Modality
+from ..core.models import CASCADE, Modality
 from .settings import Connection, Connections, GatewaySettings, Secret, Settings, Stack
 
 _PAIRS = (
@@ -83,7 +83,7 @@ def keyless() -> dict[str, Connection]:
 def stacks(chosen: Iterable[Connection]) -> dict[str, Stack]:
     """``default``, the preferred of the connections that were chosen, and ``local``."""
     names = [c.provider for c in chosen if _speaks_for_provider(c, provider(c.provider))]
-    default = {m: preferred(m, names) for m in Modality}
+    default = {m: preferred(m, names) for m in CASCADE}
     return {"default": _stack("default", default), "local": _stack("local", LOCAL)}
 
 

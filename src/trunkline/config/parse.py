@@ -9,17 +9,19 @@ from urllib.parse import urlsplit
 
 from ..catalog import (
     Provider,
+    Realtime,
     Wire,
     canonical,
     chat_options,
     is_provider,
     names,
+    no_options,
     provider,
     served_by,
 )
 from ..catalog.pricelist import shipped
 from ..core.budgets import MILLION
-from ..core.models import AfterOutput, Deadlines, Hedge, Modality, ProbeInput
+from ..core.models import CASCADE, AfterOutput, Deadlines, Hedge, Modality, ProbeInput
 from ..core.names import did_you_mean
 from ..errors import ConfigError, UnknownModel, UsageError
 from .environment import configured, gateway_keys, installed, keyless, looked_up, stacks
@@ -343,14 +345,16 @@ class _File:
         return True
 
     def _chat(self, row: Provider, modality: Modality, options: Read) -> bool:
-        """The options of our own chat client are known here; a plugin's when it is built."""
+        """The options of our own clients are known here; a plugin's when it is built."""
         how = served_by(row, modality)
-        if isinstance(how, Wire):
-            try:
+        try:
+            if isinstance(how, Wire):
                 chat_options(row, how, options.value)
-            except UsageError as error:
-                self._told(options.node, error)
-                return False
+            elif isinstance(how, Realtime):
+                no_options(row, options.value)
+        except UsageError as error:
+            self._told(options.node, error)
+            return False
         return True
 
     def _stacks(self, read: Read | None, routes: Mapping[str, Route]) -> dict[str, Stack]:
@@ -362,11 +366,11 @@ class _File:
                 self._problems.at(entry.node, f'"{name}" is a route already; take another name')
             elif self._free(name, entry.node):
                 fields: Mapping[str, Read] = entry.value
-                for modality in Modality:
+                for modality in CASCADE:
                     if modality.value in fields:
                         self._member(fields[modality.value], modality, routes)
                 members = {key: member.value for key, member in fields.items()}
-                found[name] = Stack(name, *(members.get(m.value, "") for m in Modality))
+                found[name] = Stack(name, *(members.get(m.value, "") for m in CASCADE))
         return found
 
     def _member(self, read: Read, modality: Modality, routes: Mapping[str, Route]) -> None:

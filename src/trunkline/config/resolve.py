@@ -7,7 +7,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from ..catalog import Plugin, canonical, is_provider, names, provider, served_by
-from ..core.models import Candidate, Deadlines, Modality, ModelRef, Plan
+from ..core.models import CASCADE, Candidate, Deadlines, Modality, ModelRef, Plan
 from ..core.names import did_you_mean
 from ..errors import MissingCredential, UnknownModel
 from .settings import Connection, ModelChoice, Settings, after_output_of
@@ -128,6 +128,10 @@ def _named(settings: Settings, name: str | ModelChoice, modality: Modality) -> P
         return _routed(settings, name, modality)
     stack = settings.stacks.get(DEFAULT if name == AUTO else name)
     if stack is not None:
+        if modality not in CASCADE:
+            raise UnknownModel(
+                f'"{name}" is a stack, which has no {modality} model: name a route or a model'
+            )
         member = stack.member(modality)
         if member in settings.routes:
             return _routed(settings, member, modality, stack=stack.name)

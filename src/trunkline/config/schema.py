@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from ..core.models import AfterOutput, Deadlines, Hedge, Modality, ProbeInput
+from ..core.models import CASCADE, AfterOutput, Deadlines, Hedge, Modality, ProbeInput
 from .schema_gate import BUDGETS, LIMITS, Share
 from .schema_kinds import (
     Key,
@@ -83,7 +83,7 @@ _ROUTE = Section(
         "after_output": Key(
             OneOf(AfterOutput),
             "what a failure means once output has left",
-            "`stop` for llm, else `continue`",
+            "`stop` for llm and realtime, else `continue`",
         ),
         "hedge": Key(
             _HEDGE,
@@ -103,7 +103,7 @@ _ROUTE = Section(
     }
 )
 _OPTIONS = Section(
-    {m.value: Key(Plain(), f"options of every {m} candidate here", "none") for m in Modality}
+    {m.value: Key(Plain(), f"options of every {m} candidate here", "none") for m in CASCADE}
 )
 PROVIDER = Section(
     {
@@ -121,7 +121,7 @@ PROVIDER = Section(
     ),
 )
 _STACK = Section(
-    {m.value: Key(Text(), f"a route for {m} or a model reference", required=True) for m in Modality}
+    {m.value: Key(Text(), f"a route for {m} or a model reference", required=True) for m in CASCADE}
 )
 _GATEWAY = Section(
     {

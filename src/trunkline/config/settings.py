@@ -143,6 +143,7 @@ class Stack:
     tts: str
 
     def member(self, modality: Modality) -> str:
+        """The member for one of CASCADE."""
         return {Modality.STT: self.stt, Modality.LLM: self.llm, Modality.TTS: self.tts}[modality]
 
 
@@ -179,4 +180,5 @@ class Settings:
 
 def after_output_of(modality: Modality) -> AfterOutput:
     """What a failure after output means where no route says it: a model's words are not redone."""
-    return AfterOutput.STOP if modality is Modality.LLM else AfterOutput.CONTINUE
+    stops = modality in (Modality.LLM, Modality.REALTIME)
+    return AfterOutput.STOP if stops else AfterOutput.CONTINUE

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Final, NamedTuple, Self
 
 import msgspec
 
@@ -22,15 +22,23 @@ Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Modality(StrEnum):
+    """What is asked of a provider; ``REALTIME`` is speech in, speech out on one connection."""
+
     STT = "stt"
     LLM = "llm"
     TTS = "tts"
+    REALTIME = "realtime"
+
+
+CASCADE: Final = (Modality.STT, Modality.LLM, Modality.TTS)
+"""What a stack is made of: ears, a mind and a mouth, one after the other."""
 
 
 class Purpose(StrEnum):
     """Why an attempt was made; each costs, only ``SERVE`` is heard.
 
-    ``HEDGE`` is an attempt beside another one that had content first.
+    ``HEDGE`` is an attempt beside another one that had content first. ``TRANSCRIPT`` is what a
+    realtime model's provider writes down of the caller, by another model and on another bill.
     """
 
     SERVE = "serve"
@@ -39,6 +47,7 @@ class Purpose(StrEnum):
     SHADOW = "shadow"
     REPLAY = "replay"
     JUDGE = "judge"
+    TRANSCRIPT = "transcript"
 
     @property
     def takes_any(self) -> bool:
@@ -54,6 +63,10 @@ class Quality(StrEnum):
     UNDERESTIMATE = "underestimate"
 
 
+_WHOLE_NAMES = (Modality.LLM, Modality.REALTIME)
+"""Their models have no suffix, and a colon is part of the name."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRef:
     """``provider/model[:suffix]``; the suffix is a language (STT) or a voice (TTS).
@@ -67,13 +80,13 @@ class ModelRef:
 
     @classmethod
     def parse(cls, text: str, modality: Modality) -> Self:
-        """Read a reference as LiveKit does: STT and TTS split at the last colon, LLM never.
+        """Read a reference as LiveKit does: STT and TTS split at the last colon, others never.
 
         Raises UnknownModel when a part is empty or holds a control character or blank.
         """
         provider, slash, model = text.partition("/")
         suffix = ""
-        if modality is not Modality.LLM:
+        if modality not in _WHOLE_NAMES:
             head, colon, tail = (model if slash else provider).rpartition(":")
             if colon:
                 suffix = tail
@@ -82,7 +95,7 @@ class ModelRef:
         if not all(wanted) or any(c.isspace() or not c.isprintable() for c in text):
             raise UnknownModel(
                 f"model {text!r} is not of the form provider/model"
-                f"{'' if modality is Modality.LLM else '[:suffix]'}"
+                f"{'' if modality in _WHOLE_NAMES else '[:suffix]'}"
             )
         return cls(provider, model, suffix)
 
@@ -196,8 +209,9 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an attempt used, in the provider's native units.
 
     ``tokens_in`` includes ``tokens_cached`` and ``tokens_cache_written``; ``tokens_out`` includes
-    ``tokens_reasoning``. ``audio_in_ns`` is audio pushed to a recogniser, ``audio_out_ns`` audio
-    that a voice produced, ``characters`` text pushed to a voice.
+    ``tokens_reasoning``. ``tokens_cached_audio`` are those of ``tokens_audio_in`` that were cached,
+    where the provider tells. ``audio_in_ns`` is audio pushed to a recogniser, ``audio_out_ns``
+    audio that a voice produced, ``characters`` text pushed to a voice.
     """
 
     audio_in_ns: Int64 = 0
@@ -210,6 +224,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     tokens_reasoning: Int64 = 0
     tokens_audio_in: Int64 = 0
     tokens_audio_out: Int64 = 0
+    tokens_cached_audio: Int64 = 0
 
 
 class Identity(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -58,7 +58,8 @@ class Unit(StrEnum):
     """What a rate is for one of. ``connected`` is how long the stream was open.
 
     Cached, cache-written and audio tokens are part of the tokens in, reasoning and audio tokens of
-    the tokens out; a part that has a rate is billed by it, and the whole without it.
+    the tokens out; a part that has a rate is billed by it, and the whole without it. Cached audio
+    is a part of both the cached and the audio tokens, and taken out of both.
     """
 
     AUDIO_IN_SECOND = "audio_in_second"
@@ -75,6 +76,7 @@ class Unit(StrEnum):
     MILLION_CHARACTERS = "million_characters"
     MILLION_TOKENS_IN = "million_tokens_in"
     MILLION_TOKENS_CACHED = "million_tokens_cached"
+    MILLION_TOKENS_CACHED_AUDIO = "million_tokens_cached_audio"
     MILLION_TOKENS_CACHE_WRITTEN = "million_tokens_cache_written"
     MILLION_TOKENS_AUDIO_IN = "million_tokens_audio_in"
     MILLION_TOKENS_OUT = "million_tokens_out"
@@ -322,12 +324,23 @@ def _bill_tokens(usage: Usage, priced: frozenset[str], billed: dict[str, int]) -
             billed[whole] = used
         return None
     cached = usage.tokens_cached or usage.tokens_cache_written
+    both = usage.tokens_cached_audio
     if cached and usage.tokens_audio_in and "tokens_audio_in" in priced:
-        return Unpriced("cached audio tokens are not told apart from cached text")
+        if "tokens_cached_audio" not in priced:
+            return Unpriced("cached audio tokens are not told apart from cached text")
+        if both > min(usage.tokens_cached, usage.tokens_audio_in):
+            return Unpriced("there are more cached audio tokens than cached or audio tokens")
+        billed["tokens_cached_audio"] = both
+    elif both:
+        return Unpriced("no rate for tokens_cached_audio")
     for whole, parts in _PARTS:
         rest: int = getattr(usage, whole)
+        if whole == "tokens_in":
+            rest -= both
         for part in parts:
             count: int = getattr(usage, part)
+            if part in ("tokens_cached", "tokens_audio_in"):
+                count -= both
             if not count:
                 continue
             if part in priced:

@@ -35,6 +35,8 @@ class BillLine(msgspec.Struct, kw_only=True):
         tokens_out: int = 0,
         tokens_audio_in: int = 0,
         tokens_audio_out: int = 0,
+        tokens_cached: int = 0,
+        tokens_cached_audio: int = 0,
     ) -> None:
         """Add units to the line; audio tokens are part of ``tokens_in`` and ``tokens_out``."""
         units = self.units
@@ -46,6 +48,8 @@ class BillLine(msgspec.Struct, kw_only=True):
             tokens_out=units.tokens_out + tokens_out,
             tokens_audio_in=units.tokens_audio_in + tokens_audio_in,
             tokens_audio_out=units.tokens_audio_out + tokens_audio_out,
+            tokens_cached=units.tokens_cached + tokens_cached,
+            tokens_cached_audio=units.tokens_cached_audio + tokens_cached_audio,
         )
 
     def spell(self, text: str) -> None:

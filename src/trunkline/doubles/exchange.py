@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from ..clock import new_id
-from .bill import RequestLog
+from .bill import BillLine, RequestLog
 from .faults import UNBILLED, Kind
 from .latency import Pace
 from .transport import Over, Rejected, Socket, Stream, garble, hang, reset
@@ -77,6 +77,14 @@ class Exchange:
             if turn.fault is None and late is not None:
                 turn.fault, turn.log.fault = late, late.kind
         return turn
+
+    def also(self, model: str) -> BillLine:
+        """A further line of the bill, for what another model does on this connection."""
+        line = BillLine(
+            provider=self._provider, endpoint=self._endpoint, model=model, request_id=self.id
+        )
+        self._books.bill.append(line)
+        return line
 
     def close(self, outcome: str) -> None:
         """Everything that still runs on this connection has ended with ``outcome``."""

@@ -1,4 +1,4 @@
-"""OpenAI's HTTP API: chat completions, transcriptions, speech, models.
+"""OpenAI's API: chat completions, transcriptions, speech, models, and realtime sessions.
 
 Sources: OpenAI's API reference ("Create chat completion", "Streaming events", "Create
 transcription", "Create speech", "Errors"); livekit-plugins-openai 1.8.9 (``stt.py``, ``tts.py``)
@@ -18,6 +18,7 @@ from aiohttp import web
 from .exchange import Exchange
 from .hearing import Listener, Transcript
 from .language import arguments_of, count, tokens
+from .openai_realtime import serve as realtime
 from .provider import Provider, Reply
 from .speech import open_ear, open_model, open_voice
 from .transport import Rejected, Stream
@@ -59,6 +60,7 @@ class OpenAI(Vendor):
             Endpoint("POST", "/v1/audio/transcriptions", "transcriptions", self._transcribe),
             Endpoint("POST", "/v1/audio/speech", "speech", self._speech),
             Endpoint("GET", "/v1/models", "models", self._models),
+            Endpoint("GET", "/v1/realtime", "realtime", self._realtime),
         ]
 
     def key(self, request: web.Request) -> str:
@@ -67,6 +69,12 @@ class OpenAI(Vendor):
     def error(self, status: int, message: str, request_id: str) -> dict[str, Any]:
         usual, kind, code = _ERRORS.get(status, ("Bad request.", "invalid_request_error", None))
         return {"error": {"message": message or usual, "type": kind, "param": None, "code": code}}
+
+    async def _realtime(self, exchange: Exchange) -> web.StreamResponse:
+        model = exchange.request.query.get("model", "")
+        if not model:
+            raise Rejected(400, "You must provide a model parameter.")
+        return await realtime(exchange, self.settings, model, self._model, self._voice)
 
     async def _models(self, exchange: Exchange) -> web.StreamResponse:
         turn = await exchange.begin("")

@@ -14,7 +14,7 @@ from ..clock import new_id
 from ..compose import Trunkline, Wanted
 from ..core.models import Candidate, Identity, Modality, Plan
 from ..errors import TrunklineError
-from . import chat, decisions, models
+from . import chat, decisions, models, realtime
 from .attendance import Attendance
 from .exchange import ClientGone, Exchange, Receive, Scope, Send
 from .plans import Ask
@@ -86,7 +86,11 @@ async def _speak(house: Switchboard, socket: Socket) -> None:
     await tts.speak(house, socket)
 
 
-SOCKETS: Mapping[str, SocketDoor] = {"/v1/stt": _hear, "/v1/tts": _speak}
+SOCKETS: Mapping[str, SocketDoor] = {
+    "/v1/stt": _hear,
+    "/v1/tts": _speak,
+    "/v1/realtime": realtime.converse,
+}
 """Doors for WebSockets by path. A door accepts or refuses the upgrade itself.
 
 ``/v1/eot`` and ``/v1/bargein`` have none on purpose: at 404 an agent goes on with what it has.
@@ -106,6 +110,7 @@ class Gateway:
             Modality.LLM: self._probe_chat,
             Modality.STT: partial(self._probe_speech, Modality.STT),
             Modality.TTS: partial(self._probe_speech, Modality.TTS),
+            Modality.REALTIME: self._probe_realtime,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -194,6 +199,9 @@ class Gateway:
 
     async def _probe_chat(self, candidate: Candidate, plan: Plan) -> None:
         await chat.probe(self.house.trunkline.engine, candidate, plan, self._nobody())
+
+    async def _probe_realtime(self, candidate: Candidate, plan: Plan) -> None:
+        await realtime.probe(self.house.trunkline.engine, candidate, plan, self._nobody())
 
     async def _probe_speech(self, modality: Modality, candidate: Candidate, plan: Plan) -> None:
         from ..runtime.probes import probe  # with livekit, as above

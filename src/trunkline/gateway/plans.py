@@ -179,7 +179,8 @@ class Plans:
             plan = self._in_language(plan, ask.language)
         if ask.wishes:
             plan = self._wishing(plan, ask)
-        session = None if ask.modality is Modality.LLM else self._session()
+        brings_own = ask.modality in (Modality.LLM, Modality.REALTIME)
+        session = None if brings_own else self._session()
         plan, closing = self.trunkline.build(ask.modality, plan, session, ask.sample_rate)
         probe = self.probes.get(ask.modality)
         prober = Prober(self.trunkline.engine, probe) if probe else None

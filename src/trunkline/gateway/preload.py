@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Set
 
 from .. import catalog
 from ..config import Settings, resolve
-from ..core.models import Modality
+from ..core.models import CASCADE, Modality
 from ..errors import UsageError
 from .names import AUTO
 from .refusal import Refusal
@@ -180,6 +180,6 @@ def _named(settings: Settings) -> Iterator[tuple[Modality, str]]:
     for stack in settings.stacks.values():
         chosen = stack.name != _LOCAL
         if stack.name == _DEFAULT and settings.routes:
-            chosen = any(stack.member(modality) in settings.routes for modality in Modality)
+            chosen = any(stack.member(modality) in settings.routes for modality in CASCADE)
         if chosen:
-            yield from ((modality, stack.name) for modality in Modality)
+            yield from ((modality, stack.name) for modality in CASCADE)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from urllib.parse import parse_qs
 
 import msgspec
@@ -38,6 +39,8 @@ class Socket:
         self.principal = NOBODY
         self.accepted = False
         self.is_over = False
+        self.error_of: Callable[[str, Refusal], str] = _error
+        """How this door's clients are told what is wrong; the first is the socket's id."""
         self._receive = receive
         self._send = send
         self._short_way: ShortWay | None = scope.get("extensions", {}).get(SHORT_WAY)
@@ -62,7 +65,7 @@ class Socket:
         After an ``error`` nothing may follow, so the socket is closed as well.
         """
         if self.accepted:
-            await self.send(_error(self.id, refusal))
+            await self.send(self.error_of(self.id, refusal))
             await self.close(REFUSED if refusal.status < 500 else FAILED)
             return
         self.is_over = True

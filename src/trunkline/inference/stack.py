@@ -12,7 +12,7 @@ from livekit.agents import tts as livekit_tts
 
 from ..clock import new_id
 from ..compose import Wanted
-from ..core.models import AfterOutput, Modality, Plan
+from ..core.models import CASCADE, AfterOutput, Modality, Plan
 from ..errors import UsageError
 from ._common import Caller, Closing, ready
 from ._live import closing, live_plan
@@ -108,15 +108,15 @@ class Stack(Mapping[str, Any]):
         return plan, closing([to])
 
     def __getitem__(self, key: str) -> Any:
-        if key not in set(Modality):
+        if key not in CASCADE:
             raise KeyError(key)
         return getattr(self, f"_{Modality(key)}")
 
     def __iter__(self) -> Iterator[str]:
-        return iter([modality.value for modality in Modality])
+        return iter([modality.value for modality in CASCADE])
 
     def __len__(self) -> int:
-        return len(Modality)
+        return len(CASCADE)
 
     async def aclose(self) -> None:
         """Close the three members."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import catalog
 from ..config import THROWAWAY, Connection, Secret, Settings, resolve
-from ..core.models import Candidate, Modality, Plan
+from ..core.models import CASCADE, Candidate, Modality, Plan
 from ..core.names import did_you_mean
 from ..doubles.config import VENDORS
 from ..doubles.faults import Kind, Rule
@@ -172,7 +172,10 @@ def lines(settings: Settings, names: Sequence[str] = ()) -> list[Line]:
         if name not in known:
             near = did_you_mean(name, known)
             raise UsageError(f'"{name}" is no route or stack of the settings{near}')
-    chosen = tuple(dict.fromkeys(names)) or (*settings.routes, *own)
+        if name in settings.routes and settings.routes[name].modality not in CASCADE:
+            raise UsageError(f'route "{name}" is for realtime, which no drill plays')
+    spoken = [name for name, route in settings.routes.items() if route.modality in CASCADE]
+    chosen = tuple(dict.fromkeys(names)) or (*spoken, *own)
     found: dict[str, Line] = {}
     for name in chosen:
         for line in _lines_of(settings, name):
@@ -184,14 +187,14 @@ def lines(settings: Settings, names: Sequence[str] = ()) -> list[Line]:
 
 def _is_of_routes(settings: Settings, stack: str) -> bool:
     """Whether a stack comes from the file: the built-in one names no routes."""
-    return any(settings.stacks[stack].member(m) in settings.routes for m in Modality)
+    return any(settings.stacks[stack].member(m) in settings.routes for m in CASCADE)
 
 
 def _lines_of(settings: Settings, name: str) -> Iterable[Line]:
     if name in settings.routes:
         yield _line(settings, name, name, settings.routes[name].modality)
         return
-    for modality in Modality:
+    for modality in CASCADE:
         member = settings.stacks[name].member(modality)
         if member in settings.routes:
             yield _line(settings, member, member, modality)

@@ -44,6 +44,7 @@ CREATE TABLE attempts (
   language TEXT DEFAULT '' NOT NULL,
   tier TEXT DEFAULT '' NOT NULL,
   region TEXT DEFAULT '' NOT NULL,
+  tokens_cached_audio BIGINT DEFAULT '0' NOT NULL,
   PRIMARY KEY (id)
 );
 CREATE INDEX attempts_by_time ON attempts (started_ns);
@@ -70,6 +71,7 @@ CREATE TABLE entries (
   rate TEXT NOT NULL,
   rate_source TEXT NOT NULL,
   rate_checked TEXT NOT NULL,
+  tokens_cached_audio BIGINT DEFAULT '0' NOT NULL,
   PRIMARY KEY (id)
 );
 CREATE INDEX entries_by_attempt ON entries (attempt_id);

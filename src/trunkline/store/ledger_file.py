@@ -25,7 +25,7 @@ from .process import at_fork
 from .records import Record
 from .rows import ATTEMPT_COLUMNS, ENTRY_COLUMNS, attempt_row, entry_row
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration, with which ``ledger.sql`` begins."""
 
 _NEW = Path(__file__).with_name("ledger.sql")

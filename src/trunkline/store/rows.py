@@ -22,20 +22,25 @@ from ..core.models import (
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
+UNITS, LATER_UNITS = Usage.__struct_fields__[:10], Usage.__struct_fields__[10:]
+"""Those of the first version, and those that came after it, whose columns stand at the end."""
+
 ATTEMPT_COLUMNS = (
     *("id", "call", "turn", "idx", "purpose", "modality", "provider", "model", "connection"),
     *("route", "stack", "variant", "org", "project", "agent", "room", "job", "session", "tags"),
     *("provider_request_id", "started_ns", "first_output_after_ns", "duration_ns", "outcome"),
-    *Usage.__struct_fields__,
+    *UNITS,
     "key",
     *Terms._fields,
+    *LATER_UNITS,
 )
 """What ``attempt_row`` returns."""
 
 ENTRY_COLUMNS = (
     *("id", "attempt_id", "recorded_ns", "kind", "quality"),
-    *Usage.__struct_fields__,
+    *UNITS,
     *("charge_nanos", "rate", "rate_source", "rate_checked"),
+    *LATER_UNITS,
 )
 """What ``entry_row`` returns."""
 
@@ -45,7 +50,7 @@ _decode_tags = msgspec.json.Decoder(tuple[str, ...]).decode
 
 def attempt_row(attempt: Attempt) -> tuple[object, ...]:
     """Return the values of ``ATTEMPT_COLUMNS``."""
-    whose = attempt.identity
+    whose, units = attempt.identity, astuple(attempt.usage)
     return (
         attempt.id,
         whose.call,
@@ -71,23 +76,25 @@ def attempt_row(attempt: Attempt) -> tuple[object, ...]:
         attempt.first_output_after_ns,
         attempt.duration_ns,
         attempt.outcome,
-        *astuple(attempt.usage),
+        *units[: len(UNITS)],
         whose.key,
         *attempt.terms,
+        *units[len(UNITS) :],
     )
 
 
 def entry_row(entry: Entry) -> tuple[object, ...]:
     """Return the values of ``ENTRY_COLUMNS``."""
-    charge = entry.charge
+    charge, units = entry.charge, astuple(entry.usage)
     return (
         entry.id,
         entry.attempt,
         entry.recorded_ns,
         entry.kind,
         entry.quality.value,
-        *astuple(entry.usage),
+        *units[: len(UNITS)],
         *((charge.nanos, charge.rate, charge.source, charge.checked) if charge else _UNPRICED),
+        *units[len(UNITS) :],
     )
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
-from ..core.models import Terms, Usage
+from ..core.models import Terms
+from .rows import LATER_UNITS, UNITS
 
 metadata = MetaData()
 
@@ -26,7 +27,11 @@ def _number(name: str, *, nullable: bool = False) -> Column[int]:
 
 
 def _usage() -> list[Column[int]]:
-    return [_number(unit) for unit in Usage.__struct_fields__]
+    return [_number(unit) for unit in UNITS]
+
+
+def _later() -> list[Column[int]]:
+    return [Column(unit, BigInteger, nullable=False, server_default="0") for unit in LATER_UNITS]
 
 
 attempts = Table(
@@ -59,6 +64,7 @@ attempts = Table(
     *_usage(),
     Column("key", Text, nullable=False, server_default=""),
     *(Column(name, Text, nullable=False, server_default="") for name in Terms._fields),
+    *_later(),
     Index("attempts_by_time", "started_ns"),
     Index("attempts_by_call", "call", "started_ns"),
     Index("attempts_by_room", "room", "started_ns"),
@@ -78,6 +84,7 @@ entries = Table(
     _text("rate"),
     _text("rate_source"),
     _text("rate_checked"),
+    *_later(),
     Index("entries_by_attempt", "attempt_id"),
     Index("entries_by_time", "recorded_ns"),
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trunkline
 
-from ...core.models import Modality, Settlement
+from ...core.models import CASCADE, Settlement
 from ...errors import StoreError, UsageError
 from ...store import LEDGER_NAME
 from .. import loop
@@ -122,7 +122,7 @@ def _names(exchange: Trunkline, stack: str) -> dict[str, str]:
     """Say who serves each modality, in the order they are tried; raise UsageError if nobody can."""
     from ...compose import Wanted
 
-    plans = {modality: exchange.plan(modality, Wanted(stack)) for modality in Modality}
+    plans = {modality: exchange.plan(modality, Wanted(stack)) for modality in CASCADE}
     served = {str(m): ", ".join(map(str, plan.candidates)) for m, plan in plans.items()}
     return {"name": stack, **served}
 

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 
-from ...core.models import Modality, Settlement
+from ...core.models import CASCADE, Settlement
 from ...core.turns import Heard, Said
 from .. import bill
 
@@ -48,7 +48,7 @@ class Screen:
 
     def opened(self, stack: Mapping[str, str], caller: str) -> None:
         """Say who will talk."""
-        told = ", ".join(f"{modality} {stack[modality]}" for modality in Modality)
+        told = ", ".join(f"{modality} {stack[modality]}" for modality in CASCADE)
         self.line(f"stack {stack['name']}: {told}; calling: {caller}")
 
     def settled(self, settlement: Settlement) -> None:
@@ -79,7 +79,7 @@ class Screen:
         for number, turn in enumerate(report.turns, 1):
             self.line(_row(number, turn))
         self.line()
-        for modality in Modality:
+        for modality in CASCADE:
             used = report.usage[modality]
             name = ", ".join(used.models) or report.stack.get(modality, "")
             text = f"{modality}  {name:24} {bill.units_text(modality, used.units):34}"
