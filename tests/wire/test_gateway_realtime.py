@@ -201,6 +201,24 @@ async def test_a_session_that_dies_is_closed_and_the_next_goes_elsewhere(
         assert at_the_end == ["underestimate", "exact"]
 
 
+async def test_silence_counts_from_what_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from before: a caller may think for minutes."""
+    monkeypatch.setattr("trunkline.gateway.realtime_line._SILENT_SECONDS", 0.5)
+    quick = {"deadlines": {"first_content": 1, "idle": 0.5}}
+    stalls = [Rule(kind="stall", nth=(2,))]
+    async with realtime(tmp_path, stalls, route=quick, double=FOUR) as house:
+        wire = await opened(house)
+        await asyncio.sleep(1.5)  # longer than all of these
+        assert (await wire.ask("Count."))["status"] == "completed"
+        await asyncio.sleep(1.5)
+        await wire.send("response.create")
+        assert (await wire.until("error"))["error"]["code"] == "idle_timeout"
+        await settled(house)
+        assert served(house) == [("openai", "idle_timeout")]
+
+
 async def test_a_provider_that_ends_a_quiet_session_is_well(tmp_path: Path) -> None:
     """Sessions have a longest duration; the client connects anew."""
 

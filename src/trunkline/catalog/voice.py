@@ -318,6 +318,7 @@ VOICE: Final[tuple[Provider, ...]] = (
             suffix="voice",
             language="language",
         ),
+        realtime=Realtime(base_url="https://api.x.ai/v1", default_model="grok-voice-latest"),
     ),
     Provider(
         name="rime",

@@ -121,33 +121,33 @@ class Session:
                 return
             if frame is None:
                 return
-            if (text := await self._checked(frame)) is not None:
-                await self._line.send(text)
+            if isinstance(frame, bytes):
+                await self._complain("an event is JSON in a text frame, and this one is binary")
+            elif (asked := await self._asked(frame)) is not None:
+                await self._say(asked, frame)
 
-    async def _checked(self, frame: str | bytes) -> str | None:
-        """What is handed on of a frame: as it is, or without a model that its session has anyway.
-
-        None when there is nothing, and the client has been told why.
-        """
-        if isinstance(frame, bytes):
-            await self._complain("an event is JSON in a text frame, and this one is binary")
-            return None
+    async def _asked(self, text: str) -> events.Asked | None:
+        """What the client wants; None when it cannot be told, and the client has been told so."""
         try:
-            asked = events.decode_asked(frame)
-            if asked.type == events.ASKS:
-                self._line.tally.asks()
-            if asked.type != events.UPDATE:
-                return frame
-            text, model = events.without_model(frame)
+            return events.decode_asked(text)
         except msgspec.DecodeError as error:
             await self._complain(f"the event is no JSON object with a type: {error}")
             return None
-        if model and model not in self._names():
-            told = f"this session's model is {self._candidate}, not {model[:200]}: connect anew"
-            event_id = asked.event_id or ""
-            await self._complain(told, "invalid_value", event_id=event_id, param="session.model")
-            return None
-        return text
+
+    async def _say(self, asked: events.Asked, text: str) -> None:
+        """Hand an event on: as it is, or without a model that its session has anyway."""
+        if asked.type == events.UPDATE:
+            try:
+                text, model = events.without_model(text)
+            except msgspec.DecodeError as error:
+                await self._complain(f"the session is no JSON object: {error}")
+                return
+            if model and model not in self._names():
+                told = f"this session's model is {self._candidate}, not {model[:200]}: connect anew"
+                event_id, param = asked.event_id or "", "session.model"
+                await self._complain(told, "invalid_value", event_id=event_id, param=param)
+                return
+        await self._line.send(text, asks=asked.type == events.ASKS)
 
     def _names(self) -> set[str]:
         """What a client may call the model of its session."""

@@ -92,6 +92,7 @@ class Event(msgspec.Struct):
 
     type: str
     item_id: str | None = None
+    status: str | None = None
     response: Response | None = None
     session: Session | None = None
     usage: Told | None = None

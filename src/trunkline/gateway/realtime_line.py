@@ -119,7 +119,7 @@ class RealtimeLine(Line[str]):
         self._candidate: Candidate | None = None
         self._stream: RealtimeStream | None = None
         self.last = self._now()
-        """When the provider last said something."""
+        """When the provider last said something, or was last asked to."""
         self.tally = Tally()
 
     @property
@@ -137,10 +137,18 @@ class RealtimeLine(Line[str]):
         )
         return self._stream
 
-    async def send(self, text: str) -> None:
-        """Say something to the provider."""
+    async def send(self, text: str, *, asks: bool = False) -> None:
+        """Say something to the provider; ``asks``: it is to answer."""
+        if asks:
+            self.last = self._now()
+            self.tally.asks()
+            self._owes()
         if self._stream is not None:
             await self._stream.send(text)
+
+    def _owes(self) -> None:
+        if self.watch is not None:
+            self.watch.poke()
 
     def end(self) -> None:
         """Nobody wants more of it: end well."""
@@ -183,6 +191,7 @@ class RealtimeLine(Line[str]):
         match event.type:
             case events.CREATED:
                 self.tally.begins(response.id or "")
+                self._owes()
             case events.DONE:
                 self.tally.ends(response.id or "", response.usage)
                 if response.usage is None and response.status != "failed":
@@ -263,6 +272,8 @@ class TranscriptLine(Line[None]):
         name = event.item_id or ""
         if event.type == events.COMMITTED:
             self.tally.begins(name)
+        elif event.status == "in_progress":  # xAI's word for one that goes on
+            return
         elif event.type == events.UNTRANSCRIBED or event.usage is not None:
             self.tally.ends(name, event.usage)
 
