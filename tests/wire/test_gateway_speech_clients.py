@@ -145,6 +145,22 @@ async def test_an_agents_fallbacks_serve_unheard(
         await voice.aclose()
 
 
+@pytest.mark.parametrize("unserved", ["assemblyai/universal-streaming", "nobody/x", "brain"])
+async def test_a_fallback_that_nobody_serves_harms_no_call(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    unserved: str,
+) -> None:
+    monkeypatch.delenv("ASSEMBLYAI_API_KEY", raising=False)
+    faults = {"stt0": [Rule(kind=Kind.SERVER_ERROR)]}
+    async with speech(tmp_path, stt=[NOVA, INK], faults=faults) as house:
+        fallback = [unserved, "stt1/ink-2"]
+        ears = client(house, monkeypatch, inference.STT, "stt0/nova-3", fallback=fallback)
+        assert words(await listened(ears, PCM)) == WORDS
+    assert f'the fallback "{unserved}" is left out' in caplog.text
+
+
 async def test_an_agents_fallback_hears_its_language(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from msgspec import structs
 from .. import catalog
 from ..compose import Trunkline, Wanted
 from ..core.models import Candidate, Modality, Plan
-from ..errors import UnknownModel, UnsupportedOption, UsageError
+from ..errors import MissingCredential, UnknownModel, UnsupportedOption, UsageError
 from ..runtime.inlet_socket import InletSocket
 from ..runtime.prober import Prober
 from .preload import Target, target_of
@@ -173,7 +173,7 @@ class Plans:
     def _build(self, ask: Ask) -> _Built:
         if len(ask.key) > _LARGEST_ASK:
             raise UsageError(f"the options are larger than {_LARGEST_ASK:,} bytes")
-        plan = self._plan(ask)
+        plan = self._plan(ask, tells=True)
         if ask.language:
             _check_suffix(ask.language)
             plan = self._in_language(plan, ask.language)
@@ -186,17 +186,18 @@ class Plans:
         prober = Prober(self.trunkline.engine, probe) if probe else None
         return _Built(ask, plan, closing, prober)
 
-    def _plan(self, ask: Ask) -> Plan:
+    def _plan(self, ask: Ask, *, tells: bool = False) -> Plan:
         for wanted in (ask.wanted, *ask.fallback):
             check_name(wanted.name)
             _check_suffix(wanted.suffix)
             _check_options(wanted.options)
+        fallback = [one for one in ask.fallback if self._is_served(ask.modality, one, tells)]
         settings, name, provider = self.trunkline.settings, ask.wanted.name, ask.provider
         if not provider:
-            return self.trunkline.plan(ask.modality, ask.wanted, ask.fallback)
+            return self.trunkline.plan(ask.modality, ask.wanted, fallback)
         check_name(provider)
         if name in settings.routes or name in settings.stacks or name == "auto":
-            plan = self.trunkline.plan(ask.modality, ask.wanted, ask.fallback)
+            plan = self.trunkline.plan(ask.modality, ask.wanted, fallback)
             own = tuple(c for c in plan.candidates if provider in (c.ref.provider, c.connection))
             if not own:
                 raise UnknownModel(f'provider "{provider}" serves no candidate of "{name}"')
@@ -204,7 +205,17 @@ class Plans:
         if name.partition("/")[0] != provider:
             name = f"{provider}/{name}"
         wanted = structs.replace(ask.wanted, name=name)
-        return self.trunkline.plan(ask.modality, wanted, ask.fallback)
+        return self.trunkline.plan(ask.modality, wanted, fallback)
+
+    def _is_served(self, modality: Modality, fallback: Wanted, tells: bool) -> bool:
+        """Whether a client's fallback is served here; its call need not suffer when it is not."""
+        try:
+            self.trunkline.plan(modality, fallback)
+        except (UnknownModel, MissingCredential) as error:
+            if tells:
+                logger.warning('the fallback "%s" is left out: %s', fallback.name, error)
+            return False
+        return True
 
     def _in_language(self, plan: Plan, language: str) -> Plan:
         """``plan`` with every voice in ``language`` that takes one and has none of its own."""
