@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvloop
 from livekit import rtc
 from livekit.agents import APIStatusError, stt
 from livekit.agents.stt import SpeechEventType
@@ -509,3 +510,23 @@ async def test_input_that_ends_with_nothing_owed_ends_soon() -> None:
         await call.finish(bound=1.0)
         assert call.errors == []
         assert call.ledger.outcomes == [("a", "ok")]
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_deadline_that_has_passed_already_is_kept_by_every_event_loop(loop: Any) -> None:
+    """uvloop's handle of what is due now has no time."""
+
+    async def asked_again_and_again() -> None:
+        primary, backup = Scripted(deaf), Scripted(whole("hello"))
+        async with Call(candidate("a", primary), candidate("b", backup)) as call:
+            await call.say(frames(1.0), pace=0)
+            while len(call.ledger.outcomes) < 1 and not call.errors:
+                call.stream.flush()
+                call.stream.flush()
+                await asyncio.sleep(0.001)
+            await call.finish()
+            assert call.errors == []
+            assert call.said == ["hello"]
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(asked_again_and_again())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes.util
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,27 @@ import aiohttp
 import numpy as np
 import pytest
 from gateway_house import until
-from gateway_speech import FLASH, INK, NOVA, SONIC, WHISPER, Speech, Vendor, Wire, heard, speech
+from gateway_speech import (
+    FLASH,
+    INK,
+    NOVA,
+    SONIC,
+    WHISPER,
+    Speech,
+    Vendor,
+    Wire,
+    heard,
+    speech,
+)
+from livekit.agents import APIError
+from livekit.agents.stt import SpeechEvent
 
 from trunkline.core.models import Modality
 from trunkline.doubles import Kind, Rule, tones
 from trunkline.gateway import endpointing, interims, stt
 from trunkline.gateway import speech as speech_door
 from trunkline.runtime.loud_vad import LoudVAD
+from trunkline.runtime.stt import RecognizeStream
 
 TEXT = "Good morning to you."
 WORDS = tones.words_of(TEXT)
@@ -255,6 +270,31 @@ async def test_when_nobody_hears_there_is_one_error_and_the_end(
         assert (error["type"], error["code"]) == ("error", code)
         assert error["request_id"] in error["message"]
         assert (await wire.next())["type"] == "closed"
+
+
+async def test_a_caller_who_goes_on_speaking_is_told_why_nobody_hears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Audio may arrive between the end of a stream and the word of it; here it does."""
+    told = RecognizeStream.__anext__
+
+    async def told_late(self: RecognizeStream) -> SpeechEvent:
+        try:
+            return await told(self)
+        except APIError:
+            await asyncio.sleep(0.2)
+            raise
+
+    monkeypatch.setattr(RecognizeStream, "__anext__", told_late)
+    faults = {"stt0": [Rule(kind=Kind.SERVER_ERROR)]}
+    async with speech(tmp_path, stt=[NOVA], faults=faults) as house:
+        wire = await opened(house)
+        told_of = asyncio.create_task(wire.until("error"))
+        while not told_of.done():
+            with contextlib.suppress(ConnectionError):
+                await wire.hear(heard("word")[:1600])
+            await asyncio.sleep(0.01)
+        assert (await told_of)["code"] == 502
 
 
 async def test_a_fallback_of_the_client_may_have_no_extra(tmp_path: Path) -> None:

@@ -70,6 +70,9 @@ _HEARD_SECONDS = 60.0
 _PROMPTS = 2
 """How often an agent is given cause to speak, so that the caller hears the notice."""
 
+_WHY_SECONDS = 1.0
+"""How long after its end a stream may say why."""
+
 _AHEAD_SECONDS = 30.0
 """How far audio may be ahead of real time before the socket is read no faster than that."""
 
@@ -167,6 +170,13 @@ class Hearing:
     # What the client says.
 
     async def _read(self) -> None:
+        try:
+            await self._follow()
+        except RuntimeError:  # the stream has ended, and ``_tell`` is about to say why
+            await asyncio.sleep(_WHY_SECONDS)
+            raise
+
+    async def _follow(self) -> None:
         self._socket.offer_to(self._take)
         while True:
             await self._keep_pace()

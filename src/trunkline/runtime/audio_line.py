@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import Protocol
 
 from livekit import rtc
@@ -104,6 +105,7 @@ class AudioLine(Line[stt.SpeechEvent]):
         self._opened: Recogniser | None = None
         self._debt = Debt(deadlines, interim=False, turn_seconds=None)
         self._timer: asyncio.TimerHandle | None = None
+        self._fires_at = inf
         self._farewell: asyncio.TimerHandle | None = None
         self._suspicion: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
@@ -365,16 +367,14 @@ class AudioLine(Line[stt.SpeechEvent]):
 
     def _arm(self) -> None:
         due = self._due
-        if due is None:
+        if due is None or self._fires_at <= due:
             return
         if self._timer is not None:
-            if self._timer.when() <= due:
-                return
             self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._fire)
+        self._timer, self._fires_at = self._loop.call_at(due, self._fire), due
 
     def _fire(self) -> None:
-        self._timer = None
+        self._timer, self._fires_at = None, inf
         due = self._due
         if due is None or self._is_told or self.watch is None:
             return
