@@ -69,10 +69,11 @@ READ = [
     events.CREATED,
     events.DONE,
     events.COMMITTED,
+    events.STOPPED,
     events.TRANSCRIBED,
     events.UNTRANSCRIBED,
     events.ERROR,
-    *events.SESSIONS,
+    *sorted(events.SESSIONS),
 ]
 
 
@@ -98,6 +99,24 @@ def test_an_event_that_matters_is_read_however_it_is_written(
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
 def test_all_else_is_not_decoded(event: Any, separators: tuple[str, str]) -> None:
     assert not events.is_read(json.dumps(event, separators=separators))
+
+
+@pytest.mark.parametrize(
+    ("turns", "answers"),
+    [
+        (None, False),
+        ({"type": "server_vad"}, True),
+        ({"type": "semantic_vad", "create_response": None}, True),
+        ({"type": "server_vad", "create_response": True}, True),
+        ({"type": "server_vad", "create_response": False}, False),
+    ],
+)
+def test_who_answers_is_known(turns: Any, answers: bool) -> None:
+    heard = {"turn_detection": turns, "transcription": {"model": "whisper-1"}}
+    event = {"type": "session.updated", "session": {"audio": {"input": heard}}}
+    session = events.decode_event(json.dumps(event)).session
+    assert session is not None
+    assert (session.answers, session.transcribes_by) == (answers, "whisper-1")
 
 
 values = st.recursive(

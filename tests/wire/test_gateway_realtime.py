@@ -274,9 +274,9 @@ async def test_a_client_that_leaves_in_an_answer_has_it_called_off(tmp_path: Pat
         await wire.send("response.create")
         await wire.until("response.output_audio.delta")
         await wire.close()
-        await until(lambda: len(house.entries) == 2)
-        assert [entry.quality.value for entry in house.entries] == ["underestimate", "exact"]
-        assert [entry.kind for entry in house.entries] == ["settlement", "late"]
+        await settled(house)
+        assert [entry.quality.value for entry in house.entries] == ["exact"]
+        assert served(house) == [("openai", "ok")]
         await until(lambda: house.doubles["openai"].requests[0].outcome != "running")
         assert house.used == house.billed
         assert house.used.tokens_audio_out > 0
@@ -353,9 +353,56 @@ async def test_a_client_that_never_reads_is_gone(
             await asyncio.sleep(0)
         await until(lambda: house.attempts, 60)
         assert served(house) == [("openai", "ok")]
-        assert house.entries[0].quality == "underestimate"
-        assert house.entries[0].usage.tokens_audio_out == 0
+        assert house.used == house.billed
+        assert house.entries[0].quality == "exact"
         wire.socket._response.close()
+
+
+STEPS = ("write", "ask", "ask", "speak", "cancel", "wait", "wait")
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("dies", [False, True])
+async def test_whatever_a_call_does_the_ledger_is_the_bill(
+    tmp_path: Path, seed: int, dies: bool
+) -> None:
+    """To the token while the provider lives; never more than the bill when it dies in between."""
+    chance = random.Random(seed)
+    some = {"replies": ("word " * 12, "Yes."), "pace": {"between": 0.005}}
+    deaths = [Rule(kind="die", after=2, probability=0.6)] if dies else []
+    async with realtime(tmp_path, deaths, double=_paced(some)) as house:
+        for _ in range(12):
+            with contextlib.suppress(aiohttp.WSServerHandshakeError):
+                wire = await opened(house)
+                with contextlib.suppress(ConnectionError, aiohttp.ClientError, TimeoutError):
+                    await _talk(wire, chance)
+                await wire.close()
+        await until(lambda: not house.gateway.house.plans.in_use)
+        await until(lambda: all(r.outcome != "running" for r in house.doubles["openai"].requests))
+        await house.trunkline.engine.settled()
+        kept = {entry.attempt for entry in house.entries if entry.quality == "exact"}
+        cut = {entry.attempt for entry in house.entries} - kept
+        used, billed = house.used, house.billed
+        for unit in used.__struct_fields__:
+            assert getattr(used, unit) <= getattr(billed, unit)
+        assert used == billed or (dies and cut)
+
+
+async def _talk(wire: Wire, chance: random.Random) -> None:
+    """A few steps of a call that is left at some moment."""
+    for _ in range(chance.randrange(1, 8)):
+        step = chance.choice(STEPS)
+        if step == "write":
+            await wire.write("One two three.")
+        elif step == "ask":
+            await wire.send("response.create")
+        elif step == "speak":
+            await wire.speak("hello there", after=0.6)
+        elif step == "cancel":
+            await wire.send("response.cancel")
+        else:
+            kinds = ("response.output_audio.delta", "response.done", "error")
+            await wire.until(chance.choice(kinds), seconds=0.5)
 
 
 # What a client may do wrong.

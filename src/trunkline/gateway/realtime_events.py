@@ -13,17 +13,17 @@ import msgspec
 
 from ..clock import new_id
 from ..core.models import Usage
-from ..runtime.wire_errors import ErrorBody
 from .refusal import Refusal
 
 CREATED, DONE = "response.created", "response.done"
 COMMITTED = "input_audio_buffer.committed"
+STOPPED = "input_audio_buffer.speech_stopped"
 TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 UNTRANSCRIBED = "conversation.item.input_audio_transcription.failed"
 SESSIONS = frozenset({"session.created", "session.updated"})
 ERROR, UPDATE, ASKS = "error", "session.update", "response.create"
 
-_READ = frozenset({CREATED, DONE, COMMITTED, TRANSCRIBED, UNTRANSCRIBED, *SESSIONS, ERROR})
+_READ = frozenset({CREATED, DONE, COMMITTED, STOPPED, TRANSCRIBED, UNTRANSCRIBED, *SESSIONS, ERROR})
 _HEADS = ('{"type":"', '{"type": "')
 """How providers begin an event."""
 
@@ -68,8 +68,13 @@ class Transcription(msgspec.Struct):
     model: str | None = None
 
 
+class TurnDetection(msgspec.Struct):
+    create_response: bool | None = None
+
+
 class Input(msgspec.Struct):
     transcription: Transcription | None = None
+    turn_detection: TurnDetection | None = None
 
 
 class Audio(msgspec.Struct):
@@ -86,6 +91,22 @@ class Session(msgspec.Struct):
         by = heard.transcription if heard is not None else None
         return (by.model if by is not None else None) or ""
 
+    @property
+    def answers(self) -> bool:
+        """Whether the provider answers by itself when the caller has spoken."""
+        heard = self.audio.input if self.audio is not None else None
+        turns = heard.turn_detection if heard is not None else None
+        return turns is not None and turns.create_response is not False
+
+
+class Wrong(msgspec.Struct):
+    """An error; ``event_id`` is of the client's event that it answers."""
+
+    message: str | None = None
+    type: str | None = None
+    code: str | int | None = None
+    event_id: str | None = None
+
 
 class Event(msgspec.Struct):
     """A provider's event, of those that are read."""
@@ -96,7 +117,7 @@ class Event(msgspec.Struct):
     response: Response | None = None
     session: Session | None = None
     usage: Told | None = None
-    error: ErrorBody | None = None
+    error: Wrong | None = None
 
 
 class Asked(msgspec.Struct):

@@ -6,9 +6,9 @@ Imports no livekit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -29,7 +29,8 @@ _SILENT_SECONDS = 8.0
 _TURN = Usage(tokens_in=400, tokens_audio_in=200, tokens_out=300, tokens_audio_out=240)
 """What is reserved at a time: some ten seconds of each side, with instructions before them."""
 
-_CANCEL = '{"type":"response.cancel"}'
+_PARTING = "trunkline_parting"
+_CANCEL = f'{{"type":"response.cancel","event_id":"{_PARTING}"}}'
 
 
 class Client(Protocol):
@@ -53,6 +54,14 @@ class Tally:
         self.at_rest.set()
         self._open: set[str] = set()
         self._asked = 0
+        self._is_answering = False
+
+    def hears(self) -> None:
+        """The caller has spoken: the provider begins to answer, and to charge, before it says so.
+
+        It may think better of it, so nothing is owed.
+        """
+        self._is_answering = True
 
     def asks(self) -> None:
         """The client has asked for an answer, which the provider is to begin."""
@@ -63,7 +72,13 @@ class Tally:
         """Something is under way whose usage comes at its end."""
         self._open.add(name)
         self._asked = max(0, self._asked - 1)
+        self._is_answering = False
         self.at_rest.clear()
+
+    def caught_up(self) -> None:
+        """All that was asked for has begun by now, or does not come."""
+        self._asked, self._is_answering = 0, False
+        self._rest()
 
     def refused(self) -> None:
         """What was asked for last may not come."""
@@ -71,6 +86,8 @@ class Tally:
         self._rest()
 
     def ends(self, name: str, told: events.Told | None) -> None:
+        if name not in self._open:  # it was called off before it was said to begin
+            self._asked = max(0, self._asked - 1)
         self._open.discard(name)
         self._rest()
         if told is not None:
@@ -81,12 +98,17 @@ class Tally:
     def is_open(self) -> bool:
         return bool(self._open or self._asked)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is under way of which the usage is not told."""
+        return not (self.is_open or self._is_answering)
+
     def _rest(self) -> None:
         if not self.is_open:
             self.at_rest.set()
 
     def metered(self) -> Metered:
-        is_whole = not self.is_open and not self.is_unreadable
+        is_whole = self.is_whole and not self.is_unreadable
         return Metered(self.usage, Quality.EXACT if is_whole else Quality.UNDERESTIMATE)
 
 
@@ -115,7 +137,7 @@ class RealtimeLine(Line[str]):
         self._now = asyncio.get_running_loop().time
         self._pending: str | None = None
         self._has_begun = self._is_over = False
-        self._expired = False
+        self._expired = self._answers = self._is_answered = False
         self._candidate: Candidate | None = None
         self._stream: RealtimeStream | None = None
         self.last = self._now()
@@ -194,22 +216,27 @@ class RealtimeLine(Line[str]):
                 self._owes()
             case events.DONE:
                 self.tally.ends(response.id or "", response.usage)
+                self._is_answered = response.status == "cancelled"
                 if response.usage is None and response.status != "failed":
                     self.tally.is_unreadable = True  # a failure costs nothing
             case events.ERROR:
-                self._failed(event.error or ErrorBody())
+                self._failed(event.error or events.Wrong())
             case events.COMMITTED | events.TRANSCRIBED | events.UNTRANSCRIBED:
                 self._transcript(event)
+            case events.STOPPED if self._answers:
+                self.tally.hears()
             case kind if kind in events.SESSIONS and event.session is not None:
                 assert self._candidate is not None
+                self._answers = event.session.answers
                 self._transcribes(self._candidate, event.session.transcribes_by)
 
-    def _failed(self, error: ErrorBody) -> None:
+    def _failed(self, error: events.Wrong) -> None:
         """An error instead of a session is a failure; in one it is the client's own affair."""
         if not self._has_begun:
-            raise from_event(error)
-        self.tally.refused()
+            raise from_event(ErrorBody(error.message, error.type, error.code))
+        self._is_answered = error.event_id == _PARTING
         self._expired = error.code == "session_expired"
+        self.tally.refused()
 
     def owed_since(self) -> float | None:
         if not self._has_begun:
@@ -239,18 +266,26 @@ class RealtimeLine(Line[str]):
     def terms(self, candidate: Candidate) -> Terms:
         return Terms(tier=with_extras("", ["images"]) if self.tally.has_images else "")
 
-    def _farewell(self, stream: RealtimeStream) -> Coroutine[Any, Any, Usage | None] | None:
-        """Call off an answer that nobody hears any more, which brings its usage."""
-        return self._called_off(stream) if self.tally.is_open else None
+    async def _farewell(self, stream: RealtimeStream) -> Usage | None:
+        """Call off what nobody hears any more; returns all that the session has used.
 
-    async def _called_off(self, stream: RealtimeStream) -> Usage | None:
-        tally = self.tally
-        await stream.send(_CANCEL)
+        A provider deals with events in their order. So when it has answered this one, whether there
+        was something to call off or not, it has told of all that was asked for before.
+        """
+        if self._client is None:
+            return None
+        tally, self._is_answered = self.tally, False
         with suppress(ProviderError):
-            while tally.is_open and (text := await stream.receive()) is not None:
+            await stream.send(_CANCEL)
+            while not self._is_answered or tally.is_open:
+                text = await stream.receive()
+                if text is None:
+                    return None
                 if events.is_read(text):
                     self._read(text)
-        return tally.usage if not tally.is_open and not tally.is_unreadable else None
+                if self._is_answered:
+                    tally.caught_up()
+        return tally.usage if tally.metered().quality is Quality.EXACT else None
 
 
 class TranscriptLine(Line[None]):

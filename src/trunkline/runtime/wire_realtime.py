@@ -28,6 +28,7 @@ MESSAGE_LIMIT = 16 << 20
 _PING_SECONDS = 40.0
 """Half of it is how long a pong may take: nobody reads one while a client takes nothing."""
 _CLOSE_SECONDS = 1.0
+_PART_SECONDS = 2.0
 _CLEAN = frozenset({1000, 1001})
 """Close codes of a server that has nothing more to say (RFC 6455, section 7.4.1)."""
 
@@ -53,12 +54,12 @@ class WireRealtime:
         *,
         connect_timeout: float,
         before_wait: Callable[[], Awaitable[None]],
-        farewell: Callable[[RealtimeStream], Coroutine[Any, Any, Usage | None] | None],
+        farewell: Callable[[RealtimeStream], Awaitable[Usage | None]],
     ) -> RealtimeStream:
         """Return what ``model`` says, as an iterator; it connects at the first ``anext``.
 
         ``before_wait`` is awaited before each wait for the server, ``farewell`` once before the
-        connection is closed, where there is one: it may go on with it, and bring usage.
+        connection is closed: it may go on with it, and bring usage.
         """
         return RealtimeStream(self, model, connect_timeout, before_wait, farewell)
 
@@ -107,7 +108,7 @@ class RealtimeStream:
         model: str,
         connect_timeout: float,
         before_wait: Callable[[], Awaitable[None]],
-        farewell: Callable[[RealtimeStream], Coroutine[Any, Any, Usage | None] | None],
+        farewell: Callable[[RealtimeStream], Awaitable[Usage | None]],
     ) -> None:
         self._client = client
         self._model = model
@@ -116,7 +117,7 @@ class RealtimeStream:
         self._farewell = farewell
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._waiting: asyncio.Task[Any] | None = None
-        self._is_ended = False
+        self._is_ended = self._has_parted = False
         self.request_id = ""
 
     def __aiter__(self) -> Self:
@@ -125,6 +126,7 @@ class RealtimeStream:
     async def __anext__(self) -> str:
         await self._before_wait()
         if self._is_ended:
+            await self._part()
             raise StopAsyncIteration
         if self._socket is None:
             self._socket = await self._connect()
@@ -133,6 +135,7 @@ class RealtimeStream:
             text = await self.receive()
         except asyncio.CancelledError:
             if self._is_ended and self._waiting is not None and self._waiting.uncancel() == 0:
+                await self._part()
                 raise StopAsyncIteration from None
             raise
         finally:
@@ -177,16 +180,18 @@ class RealtimeStream:
 
     async def _close(self) -> Usage | None:
         assert self._socket is not None
-        usage = None
         try:
-            rest = self._farewell(self)
-            if rest is not None and not self._socket.closed:
-                usage = await rest
-            elif rest is not None:
-                rest.close()
+            return await self._farewell(self) if not self._has_parted else None
         finally:
             await self._socket.close()
-        return usage
+
+    async def _part(self) -> None:
+        """Say farewell before the end, while what it brings still counts."""
+        self._has_parted = True
+        if self._socket is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PART_SECONDS):
+                    await self._farewell(self)
 
     async def _connect(self) -> aiohttp.ClientWebSocketResponse:
         try:
