@@ -62,6 +62,32 @@ async def test_a_stream_passes_the_providers_chunks_byte_for_byte(tmp_path: Path
         assert answer.headers["x-trunkline-model"] == "openai/m-openai"
 
 
+@pytest.mark.parametrize(
+    "part", [{"refusal": "I "}, {"audio": {"id": "a", "data": "AAAA"}}], ids=["refusal", "audio"]
+)
+async def test_output_that_is_no_text_is_an_answer_too(
+    tmp_path: Path, part: dict[str, Any]
+) -> None:
+    """It leaves as it comes, however long it takes, and nobody is blamed or asked after it."""
+    pieces = [delta(**part), 0.6, delta(**part), 0.6, delta(**part)]
+    answers = [[*pieces, delta("stop"), DONE], say("instead")]
+    route = {"deadlines": {"first_content": 1.0, "idle": 1.0}}
+    async with serving(tmp_path, *answers, route=route) as (house, _):
+        begun, arrived = time.monotonic(), []
+        async with house.ask(stream=True) as answer:
+            while data := await answer.content.readany():
+                arrived.append((time.monotonic() - begun, data))
+        assert arrived[0][1].startswith(pieces[0])
+        assert arrived[-1][0] - arrived[0][0] > 0.3
+        assert b"".join(data for _, data in arrived) == b"".join(
+            one for one in answers[0] if isinstance(one, bytes)
+        )
+        assert [attempt.outcome for attempt in house.attempts] == ["ok"]
+        async with house.ask() as answer:
+            message = (await answer.json())["choices"][0]["message"]
+        assert message.keys() >= part.keys()
+
+
 async def test_usage_is_metered_always_and_told_when_it_was_asked_for(tmp_path: Path) -> None:
     async with serving(tmp_path, say("Good ", "day.")) as (house, servers):
         assert not any(isinstance(c, dict) and c.get("usage") for c in await streamed(house))

@@ -53,7 +53,7 @@ class _Answer:
             self._waiting += (delta.pieces if self.whole else ()) or delta.raw
         if delta.finish_reason:
             self._finished = True
-        if delta.text or delta.tool_calls:
+        if delta.content:
             self._ready += self._waiting
             self._waiting.clear()
 

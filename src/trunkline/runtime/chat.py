@@ -29,6 +29,7 @@ class ChatDelta(msgspec.Struct):
     ``finish_reason`` is ``stop``, ``length``, ``tool_calls``, ``content_filter`` or a vendor's own
     word. ``raw`` is the provider's own chunk in JSON, where it was asked for. ``pieces`` are the
     texts of several chunks, which came together and are each the one before them with that text.
+    ``says_more``: it holds output that is none of these, such as a refusal's text or audio.
     """
 
     id: str = ""
@@ -40,11 +41,12 @@ class ChatDelta(msgspec.Struct):
     service_tier: str = ""
     raw: Sequence[bytes] = ()
     pieces: Sequence[str] = ()
+    says_more: bool = False
 
     @property
     def content(self) -> bool:
         """Whether this is output that the caller waits for."""
-        return bool(self.text or self.tool_calls)
+        return bool(self.text or self.tool_calls or self.says_more)
 
 
 class ChatRequest(msgspec.Struct):

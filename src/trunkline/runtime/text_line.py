@@ -40,12 +40,14 @@ class TextLine(Line[ChatDelta]):
         self._prompt: int | None = None
         self._usage: Usage | None = None
         self._is_whole = self._is_counted = self._is_at_limit = False
+        self._said_more = False
+        """Whether an answer has begun in what is neither text nor a call."""
         self._tier = ""
 
     @property
     def has_begun(self) -> bool:
         """Whether any answer has left for whoever asked."""
-        return bool(self._texts or self._calls)
+        return bool(self._texts or self._calls or self._said_more)
 
     def open(self, candidate: Candidate) -> ProviderStream[ChatDelta]:
         self._opened = asyncio.get_running_loop().time()
@@ -86,7 +88,7 @@ class TextLine(Line[ChatDelta]):
 
     def forget(self) -> None:
         """Take it that nothing has been said: no answer has left yet."""
-        self._texts, self._calls = [], []
+        self._texts, self._calls, self._said_more = [], [], False
         self._attempt = 0, 0
         self._continued = ""
 
@@ -103,7 +105,8 @@ class TextLine(Line[ChatDelta]):
         if out.tool_calls:
             self._calls += out.tool_calls
         elif not out.text:
-            return False
+            self._said_more = self._said_more or out.says_more
+            return out.says_more
         if out.pieces:
             self._texts += out.pieces
         elif out.text:
@@ -117,7 +120,8 @@ class TextLine(Line[ChatDelta]):
         self._is_counted = True
         used = self._usage or Usage()
         made = used.tokens_out - used.tokens_reasoning  # who has only thought has said nothing
-        if self._attempt != (len(self._texts), len(self._calls)) or made:
+        has_said = self._said_more or self._attempt != (len(self._texts), len(self._calls))
+        if has_said or made:
             return
         if self.may_only_think and (self._is_at_limit or used.tokens_reasoning):
             return
@@ -126,8 +130,8 @@ class TextLine(Line[ChatDelta]):
         raise error
 
     def may_continue(self, plan: Plan) -> bool:
-        if self._calls:
-            return False  # a tool call is never repeated
+        if self._calls or self._said_more:
+            return False  # a tool call is never repeated, and nobody goes on with a refusal
         return not self._texts or plan.after_output is not AfterOutput.STOP
 
     def parameters(self) -> Mapping[str, Any]:
@@ -145,6 +149,7 @@ class TextLine(Line[ChatDelta]):
 
     def adopt(self, rival: Self) -> None:
         self._texts, self._calls = rival._texts, rival._calls
+        self._said_more = rival._said_more
 
     def estimate(self, candidate: Candidate) -> Usage:
         asked = self.asked(candidate)

@@ -38,6 +38,8 @@ class _Delta(msgspec.Struct):
     content: str | list[Any] | None = None
     tool_calls: list[_ToolPart] | None = None
     extra_content: dict[str, Any] | None = None
+    refusal: str | None = None
+    audio: dict[str, Any] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -190,6 +192,8 @@ class ChunkReader:
     def _choose(self, choice: _Choice, delta: ChatDelta) -> None:
         reason, part = choice.finish_reason or "", choice.delta or choice.message or _NOTHING
         text = part.content
+        if self._verbatim and (part.refusal or part.audio):
+            delta.says_more = True
         if not reason and not part.tool_calls and type(text) is str:  # nearly all of them
             if self._thinking is not None:
                 text = self._thinking.visible(text, final=False)
