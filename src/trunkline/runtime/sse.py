@@ -31,8 +31,7 @@ class SseParser:
         Raises ProtocolViolation when an event grows over ``EVENT_LIMIT``; those before it have
         been returned by then.
         """
-        if len(self._tail) + self._size > EVENT_LIMIT:
-            raise ProtocolViolation(f"an event of the stream is longer than {EVENT_LIMIT} bytes")
+        self._check_size()
         if not self._tail and not self._data and (plain := _plain(data)):
             return plain
         if self._tail or b"\n" not in data:
@@ -51,10 +50,15 @@ class SseParser:
         return events
 
     def rest(self) -> bytes:
-        """Return the payload that the end of the body left without its blank line."""
+        """Return the payload that the body left without a blank line. Raises as ``feed`` does."""
+        self._check_size()
         if self._tail.startswith(b"data:"):
             self._add(bytes(self._tail))
         return self._take()
+
+    def _check_size(self) -> None:
+        if len(self._tail) + self._size > EVENT_LIMIT:
+            raise ProtocolViolation(f"an event of the stream is longer than {EVENT_LIMIT} bytes")
 
     def _add(self, line: bytes) -> None:
         value = line[5:].removesuffix(b"\r").removeprefix(b" ")
