@@ -137,7 +137,7 @@ class RealtimeLine(Line[str]):
         self._now = asyncio.get_running_loop().time
         self._pending: str | None = None
         self._has_begun = self._is_over = False
-        self._expired = self._answers = self._is_answered = False
+        self._expired = self._answers = self._is_answered = self._was_called_off = False
         self._candidate: Candidate | None = None
         self._stream: RealtimeStream | None = None
         self.last = self._now()
@@ -160,7 +160,9 @@ class RealtimeLine(Line[str]):
         return self._stream
 
     async def send(self, text: str, *, asks: bool = False) -> None:
-        """Say something to the provider; ``asks``: it is to answer."""
+        """Say something to the provider; ``asks``: it is to answer. After the end it is dropped."""
+        if self._is_over:  # else it would come behind the farewell
+            return
         if asks:
             self.last = self._now()
             self.tally.asks()
@@ -216,7 +218,7 @@ class RealtimeLine(Line[str]):
                 self._owes()
             case events.DONE:
                 self.tally.ends(response.id or "", response.usage)
-                self._is_answered = response.status == "cancelled"
+                self._was_called_off = response.status == "cancelled"
                 if response.usage is None and response.status != "failed":
                     self.tally.is_unreadable = True  # a failure costs nothing
             case events.ERROR:
@@ -269,15 +271,17 @@ class RealtimeLine(Line[str]):
     async def _farewell(self, stream: RealtimeStream) -> Usage | None:
         """Call off what nobody hears any more; returns all that the session has used.
 
-        A provider deals with events in their order. So when it has answered this one, whether there
-        was something to call off or not, it has told of all that was asked for before.
+        A provider deals with events in their order. So when it says that there is nothing to call
+        off, it has told of all that was asked for before.
         """
         if self._client is None:
             return None
-        tally, self._is_answered = self.tally, False
+        tally, self._is_answered, self._was_called_off = self.tally, False, True
         with suppress(ProviderError):
-            await stream.send(_CANCEL)
             while not self._is_answered or tally.is_open:
+                if self._was_called_off:  # by this or another's wish: is there more?
+                    self._was_called_off = False
+                    await stream.send(_CANCEL)
                 text = await stream.receive()
                 if text is None:
                     return None
