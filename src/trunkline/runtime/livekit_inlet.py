@@ -3,7 +3,8 @@
 A plugin takes each frame from a channel in a task of its own, cuts it to its size and sends it on.
 Where the frame is of that size already, and the plugin waits for it with nothing left over, what
 it would send is the frame as it is: then it is sent at once. The provider gets the same messages in
-the same order. Everything else goes through the plugin, each flush among it.
+the same order. Everything else goes through the plugin: each flush, and the first frame of each
+connection, with which a plugin may begin to count time.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Inlet:
         self._size = self._rate = 0
         self._left = 0
         """What the plugin keeps of the frames before, in samples."""
+        self._has_begun = False
 
     def opened(self, stream: stt.RecognizeStream) -> None:
         """Lead into ``stream``, which has just been made."""
@@ -47,7 +49,7 @@ class Inlet:
 
     def connected(self, socket: InletSocket) -> None:
         """Send by ``socket`` from now on: its plugin begins to cut anew."""
-        self._socket, self._left = socket, 0
+        self._socket, self._left, self._has_begun = socket, 0, False
         if self._size:
             for samples in unread(self._stream):
                 self._passed(samples)
@@ -59,6 +61,7 @@ class Inlet:
         samples, socket = frame.samples_per_channel, self._socket
         if (
             samples == self._size
+            and self._has_begun
             and not self._left
             and socket is not None
             and frame.sample_rate == self._rate
@@ -77,4 +80,5 @@ class Inlet:
         self._left = 0
 
     def _passed(self, samples: int | None) -> None:
+        self._has_begun = self._has_begun or bool(samples)
         self._left = (self._left + samples) % self._size if samples else 0
