@@ -555,10 +555,16 @@ async def test_a_model_that_only_has_thoughts_for_a_probe_is_well(
 
 
 async def test_a_limit_that_leaves_no_word_is_no_fault_of_the_model(tmp_path: Path) -> None:
+    """A program gets what it asked for; an agent's caller would hear nothing."""
     async with serving(tmp_path, THOUGHT) as (house, _):
         async with house.ask(max_completion_tokens=16) as answer:
+            [choice] = (await answer.json())["choices"]
+            assert (choice["finish_reason"], choice["message"]["content"]) == ("length", "")
+        agent = {"Authorization": f"Bearer {token()}"}
+        async with house.ask(agent, max_completion_tokens=16) as answer:
             assert answer.status == 502
             assert "without saying anything" in await answer.text()
+        assert [attempt.outcome for attempt in house.attempts] == ["ok", "empty_output"]
         assert house.trunkline.health.allows("openai/m-openai@openai")
 
 

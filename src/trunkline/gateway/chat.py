@@ -39,6 +39,7 @@ async def complete(house: Switchboard, exchange: Exchange) -> None:
         # a judge or a simulation has that class, and would take a notice for an answer
         is_heard = asked.inference_class != "low"
         line.audience = exchange.principal.audience if is_heard else Audience.NOBODY
+        line.may_be_cut_short = line.audience is not Audience.CALLER
         if line.audience is Audience.NOBODY or not await _parted(house, identity, answer):
             await _serve(house, plan, line, identity, answer)
 

@@ -91,6 +91,7 @@ class ChatLine(TextLine):
         held = Held()
         made = ChatLine(self._plan, self._asked, _HeldSink(self._sink, held))
         made._held = held
+        made.may_be_cut_short = self.may_be_cut_short
         return made
 
     def wins(self) -> None:

@@ -29,6 +29,8 @@ class TextLine(Line[ChatDelta]):
     modality = Modality.LLM
     may_only_think = False
     """Whether thoughts are answer enough, as to a probe, whose limit has no room for more."""
+    may_be_cut_short = False
+    """Whether what a limit leaves without a word is an answer: to a program, not to a caller."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -123,7 +125,9 @@ class TextLine(Line[ChatDelta]):
         has_said = self._said_more or self._attempt != (len(self._texts), len(self._calls))
         if has_said or made:
             return
-        if self.may_only_think and (self._is_at_limit or used.tokens_reasoning):
+        if self._is_at_limit and (self.may_only_think or self.may_be_cut_short):
+            return
+        if self.may_only_think and used.tokens_reasoning:
             return
         error = EmptyOutput("the model ended its answer without saying anything")
         error.blames = not self._is_at_limit  # the limit is the request's
