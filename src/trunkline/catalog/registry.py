@@ -16,6 +16,7 @@ from ..core.names import did_you_mean
 from ..errors import MissingCredential, MissingExtra, UnknownModel, UnsupportedOption
 from . import installed
 from .model import Plugin, Provider, Realtime, Wire
+from .option_types import Misfit, fitted
 from .providers import ALIASES, LOCAL, PREFERRED, PROVIDERS
 from .quirks import CHAT_PARAMS, OPENAI_CLIENT
 
@@ -120,7 +121,8 @@ def build(
     """A new instance of the LiveKit plugin that serves a candidate.
 
     ``credentials`` holds the values of ``row.credentials`` by name. ``options`` are constructor
-    arguments or their aliases; ``language`` (STT) and ``voice`` (TTS) stand for a missing suffix.
+    arguments or their aliases, of the types that the constructor names; ``language`` (STT) and
+    ``voice`` (TTS) stand for a missing suffix.
 
     ``http_session`` and ``sample_rate`` (Hz) go to the constructors that take them.
 
@@ -140,7 +142,8 @@ def build(
     if base_url is not None and "base_url" not in accepted:
         raise UnsupportedOption(f"{row.name} ({modality}) has no base_url to set")
     arguments |= _url(how, base_url)
-    arguments |= _options(row, modality, how, options, accepted.keys() - how.fixed.keys())
+    known = _known(row, how, accepted.keys() - how.fixed.keys())
+    arguments |= _options(row, modality, how, options, known, cls)
     for name, value in (("http_session", http_session), ("sample_rate", sample_rate)):
         if value is not None and name in accepted:
             arguments.setdefault(name, value)
@@ -170,6 +173,22 @@ def takes(row: Provider, modality: Modality, model: str, option: str) -> bool:
     accepted = inspect.signature(_load(row, how.target)).parameters
     known = _known(row, how, accepted.keys() - how.fixed.keys())
     return how.aliases.get(option, option) in known
+
+
+def fits(row: Provider, modality: Modality, model: str, option: str, value: Any) -> bool:
+    """Whether ``value`` is of a type that an option may be which the plugin for ``model`` takes.
+
+    Raises UnknownModel or MissingExtra.
+    """
+    how = served_by(row, modality)
+    if not isinstance(how, Plugin) or not takes(row, modality, model, option):
+        return True
+    how = how.variant(model or how.default_model)
+    try:
+        fitted(_load(row, how.target), how.aliases.get(option, option), value, option)
+    except Misfit:
+        return False
+    return True
 
 
 def _credentials(row: Provider, given: Mapping[str, str], base_url: str | None) -> dict[str, str]:
@@ -259,15 +278,19 @@ def _options(
     modality: Modality,
     how: Plugin,
     options: Mapping[str, Any],
-    accepted: Iterable[str],
+    known: set[str],
+    cls: Any,
 ) -> dict[str, Any]:
-    known = _known(row, how, accepted)
     arguments: dict[str, Any] = {}
     for name, value in options.items():
         argument = how.aliases.get(name, name)
         if argument not in known:
             raise _unsupported(row, modality, name, known | how.aliases.keys())
-        arguments[argument] = value
+        try:
+            arguments[argument] = fitted(cls, argument, value, name)
+        except Misfit as misfit:
+            told = f"{row.name} ({modality}) refuses an option: {misfit}"
+            raise UnsupportedOption(told) from None
     return arguments
 
 

@@ -173,7 +173,7 @@ class Plans:
     def _build(self, ask: Ask) -> _Built:
         if len(ask.key) > _LARGEST_ASK:
             raise UsageError(f"the options are larger than {_LARGEST_ASK:,} bytes")
-        plan = self._plan(ask, tells=True)
+        plan = self._fitting(self._plan(ask, tells=True), ask)
         if ask.language:
             _check_suffix(ask.language)
             plan = self._in_language(plan, ask.language)
@@ -231,6 +231,25 @@ class Plans:
 
         return replace(plan, candidates=tuple(map(spoken, plan.candidates)))
 
+    def _fitting(self, plan: Plan, ask: Ask) -> Plan:
+        """``plan`` with every option of a client where it is of a type that is taken.
+
+        One that nobody takes stays, and is refused where the plugin is built.
+        """
+        found = list(plan.candidates)
+        asked = [pair for one in (ask.wanted, *ask.fallback) for pair in one.options.items()]
+        for name, value in asked:
+            having = [at for at, one in enumerate(found) if one.options.get(name) is value]
+            misfits = [at for at in having if not self._fits(found[at], ask, name, value)]
+            for at in misfits if len(misfits) < len(having) else ():
+                rest = {n: v for n, v in found[at].options.items() if n != name}
+                found[at] = replace(found[at], options=rest)
+        return replace(plan, candidates=tuple(found))
+
+    def _fits(self, candidate: Candidate, ask: Ask, name: str, value: Any) -> bool:
+        row = catalog.provider(self.trunkline.settings.connections[candidate.connection].provider)
+        return catalog.fits(row, ask.modality, candidate.ref.model, name, value)
+
     def _wishing(self, plan: Plan, ask: Ask) -> Plan:
         """``plan`` with every wish where it is understood."""
         connections, modality = self.trunkline.settings.connections, ask.modality
@@ -241,7 +260,9 @@ class Plans:
             taken = {
                 name: value
                 for name, value in ask.wishes.items()
-                if name != _VOICE and catalog.takes(row, modality, model, name)
+                if name != _VOICE
+                and catalog.takes(row, modality, model, name)
+                and catalog.fits(row, modality, model, name, value)
             }
             voice = ask.wishes.get(_VOICE)
             if isinstance(how, catalog.Plugin) and voice in how.named_voices:

@@ -15,7 +15,7 @@ from .plans import Ask
 from .refusal import Refusal
 from .speaking import SpokenLine
 from .speaking import speak as speak_line
-from .speech import fallback_of, following, opened, options_of, together
+from .speech import fallback_of, following, opened, options_of, said_in, together
 from .speech_messages import check_encoding, rate_of, text_of
 from .switchboard import Switchboard
 from .tts_line import Speaker
@@ -109,7 +109,7 @@ class Conversation:
         wanted = Wanted(
             model,
             generation.voice or kept or "",
-            dict(created.extra or {}) if extra is None else dict(extra),
+            said_in(created.extra if extra is None else extra),
         )
         language = generation.language or created.language or ""
         return Ask(Modality.TTS, wanted, self._fallback, self._provider, language=language)
