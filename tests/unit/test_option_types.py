@@ -13,7 +13,7 @@ from livekit.agents import inference
 
 from trunkline.catalog import PROVIDERS, Plugin, fits, is_for_clients, served_by, takes
 from trunkline.catalog import provider as row_of
-from trunkline.catalog.option_types import Misfit, fitted, is_checked
+from trunkline.catalog.option_types import Misfit, fitted
 from trunkline.core.models import Modality
 
 STT, TTS = Modality.STT, Modality.TTS
@@ -31,6 +31,20 @@ def class_of(plugin: Plugin) -> Any:
     module, _, name = plugin.target.partition(":")
     pytest.importorskip(module)
     return getattr(import_module(module), name)
+
+
+KINDS: list[Any] = [True, 7, 0.5, "none of them", [[[]]], {"none of them": [[]]}]
+"""A value of each kind that JSON has; no option takes all of them."""
+
+
+def is_checked(cls: Any, option: str) -> bool:
+    """Whether some value is refused."""
+    for value in KINDS:
+        try:
+            fitted(cls, option, value, option)
+        except Misfit:
+            return True
+    return False
 
 
 @pytest.mark.parametrize("row", PROVIDERS.values(), ids=PROVIDERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import time
@@ -34,6 +35,46 @@ TOOL_PARTS = [
     delta(tool_calls=[{"index": 0, "function": {"arguments": '{"room'}}]),
     delta(tool_calls=[{"index": 0, "function": {"arguments": '": 7}'}}]),
 ]
+
+
+@dataclass
+class Talk:
+    """A client of a socket whose messages are JSON. ``pcm`` and ``seen`` are what came so far."""
+
+    socket: aiohttp.ClientWebSocketResponse
+    pcm: bytes = b""
+    seen: list[dict[str, Any]] = field(default_factory=list)
+
+    def audio_in(self, message: dict[str, Any]) -> str:
+        """The audio in a message, as base64."""
+        return ""
+
+    async def send(self, kind: str, **fields: Any) -> None:
+        await self.socket.send_str(json.dumps({"type": kind, **fields}))
+
+    async def next(self, seconds: float = 20.0) -> dict[str, Any]:
+        """The next message; ``{"type": "closed"}`` at the end."""
+        async with asyncio.timeout(seconds):
+            frame = await self.socket.receive()
+        if frame.type is not aiohttp.WSMsgType.TEXT:
+            return {"type": "closed", "code": self.socket.close_code}
+        message: dict[str, Any] = json.loads(frame.data)
+        self.pcm += base64.b64decode(self.audio_in(message))
+        self.seen.append(message)
+        return message
+
+    async def until(self, *kinds: str, seconds: float = 20.0) -> dict[str, Any]:
+        """The next message of one of ``kinds``, or the end."""
+        async with asyncio.timeout(seconds):
+            while (message := await self.next(seconds))["type"] not in (*kinds, "closed"):
+                pass
+        return message
+
+    def kinds(self) -> list[str]:
+        return [message["type"] for message in self.seen]
+
+    async def close(self) -> None:
+        await self.socket.close()
 
 
 def refused(status: int, **error: Any) -> Answer:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from gateway_house import BEARER, KEY, SECRET, House, running, token
+from gateway_house import BEARER, KEY, SECRET, House, Talk, running, token
 
 from trunkline.core.models import Entry, Usage
 from trunkline.doubles import Double, Provider, Rule, tones
@@ -66,34 +64,11 @@ def summed(usages: Sequence[Usage]) -> Usage:
 
 
 @dataclass
-class Wire:
-    """A client of one socket. ``pcm`` and ``seen`` are what came so far."""
+class Wire(Talk):
+    """A client of one session."""
 
-    socket: aiohttp.ClientWebSocketResponse
-    pcm: bytes = b""
-    seen: list[dict[str, Any]] = field(default_factory=list)
-
-    async def send(self, kind: str, **fields: Any) -> None:
-        await self.socket.send_str(json.dumps({"type": kind, **fields}))
-
-    async def next(self, seconds: float = 20.0) -> dict[str, Any]:
-        """The next event; ``{"type": "closed"}`` at the end."""
-        async with asyncio.timeout(seconds):
-            frame = await self.socket.receive()
-        if frame.type is not aiohttp.WSMsgType.TEXT:
-            return {"type": "closed", "code": self.socket.close_code}
-        event: dict[str, Any] = json.loads(frame.data)
-        if event["type"] == "response.output_audio.delta":
-            self.pcm += base64.b64decode(event["delta"])
-        self.seen.append(event)
-        return event
-
-    async def until(self, *kinds: str, seconds: float = 20.0) -> dict[str, Any]:
-        """The next event of one of ``kinds``, or the end."""
-        async with asyncio.timeout(seconds):
-            while (event := await self.next(seconds))["type"] not in (*kinds, "closed"):
-                pass
-        return event
+    def audio_in(self, message: dict[str, Any]) -> str:
+        return str(message["delta"]) if message["type"] == "response.output_audio.delta" else ""
 
     async def write(self, text: str) -> None:
         """Say something in writing."""
@@ -116,16 +91,10 @@ class Wire:
             audio = base64.b64encode(pcm[at : at + step]).decode()
             await self.send("input_audio_buffer.append", audio=audio)
 
-    def kinds(self) -> list[str]:
-        return [event["type"] for event in self.seen]
-
     @property
     def heard(self) -> list[str]:
         """The words of the audio that came."""
         return tones.decode(self.pcm, RATE)
-
-    async def close(self) -> None:
-        await self.socket.close()
 
 
 def said(doubles: Mapping[str, Double], route: Mapping[str, Any], **more: Any) -> dict[str, Any]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import yaml
-from gateway_house import BEARER, KEY, SECRET, House, running, token
+from gateway_house import BEARER, KEY, SECRET, House, Talk, running, token
 
 from trunkline.doubles import Double, Provider, Rule, tones
 
@@ -70,38 +67,15 @@ class Speech(House):
 
 
 @dataclass
-class Wire:
-    """A client of one socket. ``pcm`` and ``seen`` are what came so far."""
+class Wire(Talk):
+    """A client of a socket for speech."""
 
-    socket: aiohttp.ClientWebSocketResponse
-    pcm: bytes = b""
-    seen: list[dict[str, Any]] = field(default_factory=list)
-
-    async def send(self, kind: str, **fields: Any) -> None:
-        await self.socket.send_str(json.dumps({"type": kind, **fields}))
+    def audio_in(self, message: dict[str, Any]) -> str:
+        return str(message["audio"]) if message["type"] == "output_audio" else ""
 
     async def create(self, **fields: Any) -> None:
         await self.send("session.create", **fields)
         assert (await self.next())["type"] == "session.created"
-
-    async def next(self, seconds: float = 10.0) -> dict[str, Any]:
-        """The next message; ``{"type": "closed"}`` at the end."""
-        async with asyncio.timeout(seconds):
-            frame = await self.socket.receive()
-        if frame.type is not aiohttp.WSMsgType.TEXT:
-            return {"type": "closed", "code": self.socket.close_code}
-        message: dict[str, Any] = json.loads(frame.data)
-        if message["type"] == "output_audio":
-            self.pcm += base64.b64decode(message["audio"])
-        self.seen.append(message)
-        return message
-
-    async def until(self, *kinds: str, seconds: float = 20.0) -> dict[str, Any]:
-        """The next message of one of ``kinds``, or the end."""
-        async with asyncio.timeout(seconds):
-            while (message := await self.next(seconds))["type"] not in (*kinds, "closed"):
-                pass
-        return message
 
     async def say(self, *sentences: str, flush: bool = True, **fields: Any) -> None:
         for sentence in sentences:
@@ -124,17 +98,11 @@ class Wire:
             audio = base64.b64encode(pcm[at : at + step]).decode()
             await self.send("input_audio", audio=audio)
 
-    def kinds(self) -> list[str]:
-        return [message["type"] for message in self.seen]
-
     def finals(self) -> list[dict[str, Any]]:
         return [m for m in self.seen if m["type"] == "final_transcript"]
 
     def words(self) -> list[str]:
         return [word for m in self.finals() for word in m["transcript"].lower().split()]
-
-    async def close(self) -> None:
-        await self.socket.close()
 
 
 def heard(text: str, rate: int = HEARS_AT, after: float = 1.0) -> bytes:

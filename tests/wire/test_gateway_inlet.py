@@ -6,16 +6,21 @@ import asyncio
 import base64
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from gateway_house import BEARER, KEY, SECRET, running, until
 from gateway_speech import HEARS_AT, Wire
+from livekit import rtc
+from livekit.plugins import assemblyai
 
 from trunkline.runtime.inlet_socket import InletSocket
+from trunkline.runtime.livekit_recogniser import PluginRecogniser
 
 MODELS = {"deepgram": "nova-3", "assemblyai": "universal-streaming"}
 FRAME = HEARS_AT // 20
@@ -117,3 +122,23 @@ async def test_the_provider_gets_what_the_plugin_would_send(
     assert sum(taken) > 3, "no frame took the short way"
     monkeypatch.setattr(InletSocket, "send_now", lambda *_: False)
     assert short == await sent(tmp_path, vendor, pieces, random.Random(seed))
+
+
+async def test_a_plugin_that_counts_time_from_its_first_frame_gets_it() -> None:
+    """Its socket was open, and waited, before there was any audio."""
+    session = aiohttp.ClientSession(ws_response_class=InletSocket)
+    async with Recorder().serving() as recorder, session:
+        base = recorder.url.replace("http", "ws", 1)
+        plugin = assemblyai.STT(api_key="key", base_url=base, http_session=session)
+        ears = PluginRecogniser(
+            plugin, "en", 0.0, connect_timeout=5.0, replay_speed=0.0, failed=pytest.fail
+        )
+        await until(lambda: bool(recorder.messages))
+        await asyncio.sleep(0.1)
+        before = time.time()
+        for _ in range(5):
+            ears.push_frame(rtc.AudioFrame(bytes(2 * FRAME), HEARS_AT, 1, FRAME))
+            await asyncio.sleep(0.02)
+        await until(lambda: len(recorder.messages[0]) == 5)
+        assert ears._stream.start_time >= before
+        await ears.aclose()

@@ -272,29 +272,34 @@ async def test_when_nobody_hears_there_is_one_error_and_the_end(
         assert (await wire.next())["type"] == "closed"
 
 
-async def test_a_caller_who_goes_on_speaking_is_told_why_nobody_hears(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_at_the_end_of_a_stream_the_caller_is_told_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes_on: bool
 ) -> None:
-    """Audio may arrive between the end of a stream and the word of it; here it does."""
+    """More audio, or the end of the input, may come before the word of it; here it does."""
     told = RecognizeStream.__anext__
 
     async def told_late(self: RecognizeStream) -> SpeechEvent:
         try:
             return await told(self)
         except APIError:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.4)
             raise
 
     monkeypatch.setattr(RecognizeStream, "__anext__", told_late)
+    monkeypatch.setattr(stt, "_END_SECONDS", 0.2)
     faults = {"stt0": [Rule(kind=Kind.SERVER_ERROR)]}
     async with speech(tmp_path, stt=[NOVA], faults=faults) as house:
         wire = await opened(house)
-        told_of = asyncio.create_task(wire.until("error"))
-        while not told_of.done():
+        telling = asyncio.create_task(wire.until("error"))
+        await wire.hear(heard("word")[:1600])
+        if not goes_on:
+            await wire.send("session.finalize")
+        while goes_on and not telling.done():
             with contextlib.suppress(ConnectionError):
                 await wire.hear(heard("word")[:1600])
             await asyncio.sleep(0.01)
-        assert (await told_of)["code"] == 502
+        assert (await telling)["code"] == 502
 
 
 async def test_a_fallback_of_the_client_may_have_no_extra(tmp_path: Path) -> None:

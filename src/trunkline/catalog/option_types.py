@@ -88,21 +88,6 @@ def fitted(cls: Any, argument: str, value: Any, name: str) -> Any:
         return value
 
 
-def is_checked(cls: Any, argument: str) -> bool:
-    """Whether a value of any type but those that the constructor names is told from them."""
-    try:
-        _made(type_of(cls, argument), _Nothing(), argument)
-    except _Unknown:
-        return False
-    except Misfit:
-        return True
-    return False
-
-
-class _Nothing:
-    """A value of no type that any plugin takes."""
-
-
 def _is_json(value: Any) -> bool:
     return isinstance(value, bool | int | float | str | list | tuple | dict)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Coroutine
 from math import inf
+from typing import Any
 
 from livekit import rtc
 from livekit.agents import APIError
@@ -151,9 +153,9 @@ class Hearing:
         try:
             await self._socket.send(text_of(Created(self._socket.id)))
             with self._house.farewells.hearing(self._identity, self._ends.set):
-                hearing = self._read(), self._tell(), self._interims.run(), self._answer()
-                beside = self._mind_silence(), self._drain(), self._part()
-                await together(*hearing, *beside)
+                giving = _telling_why(self._read()), _telling_why(self._mind_silence())
+                hearing = self._tell(), self._interims.run(), self._answer()
+                await together(*giving, *hearing, self._drain(), self._part())
         finally:
             self._house.plans.renewed.discard(self._renew)
             await self._stream.aclose()
@@ -170,13 +172,6 @@ class Hearing:
     # What the client says.
 
     async def _read(self) -> None:
-        try:
-            await self._follow()
-        except RuntimeError:  # the stream has ended, and ``_tell`` is about to say why
-            await asyncio.sleep(_WHY_SECONDS)
-            raise
-
-    async def _follow(self) -> None:
         self._socket.offer_to(self._take)
         while True:
             await self._keep_pace()
@@ -385,6 +380,15 @@ class Hearing:
         """End between two utterances: the client opens its next stream elsewhere."""
         await self._house.draining.wait()
         await self._transcripts.pause.wait()
+
+
+async def _telling_why(giving: Coroutine[Any, Any, None]) -> None:
+    """``giving`` to a stream, which takes no more once it has ended: its reader says why."""
+    try:
+        await giving
+    except RuntimeError:
+        await asyncio.sleep(_WHY_SECONDS)
+        raise
 
 
 def _own(error: APIError) -> TrunklineError:
